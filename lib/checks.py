@@ -1,0 +1,135 @@
+"""The front door of every public function: convert what came in, name what is wrong with it.
+
+Shapes are checked always: they cost nothing. Values are checked where reading them costs no host synchronisation, that
+is for data on the CPU; on an accelerator a bad value shows as NaN or in a residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = np.ndarray | np.generic | Sequence[Any] | float | int  # what numpy turns into numbers, besides a Tensor
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def as_float(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating tensor, on the device and in the dtype of `like` if it is given.
+
+    Everything that is not a tensor becomes float64 by way of numpy: `torch.as_tensor(0.2)` is float32 and costs nine
+    digits. A tensor of integers becomes float64 too, a floating tensor keeps its dtype.
+
+    Raises:
+        ValueError: `value` is not made of real numbers.
+
+    >>> as_float("ridge", [0.1, 1]).dtype
+    torch.float64
+    """
+    if isinstance(value, Tensor):
+        if value.is_complex():
+            raise ValueError(f"{name}: got a complex tensor, want real numbers")
+        x = value if value.is_floating_point() else value.double()
+    elif isinstance(value, (int, float)) and like is not None:
+        return torch.full((), value, dtype=like.dtype, device=like.device)
+    else:
+        try:
+            x = torch.from_numpy(np.array(value, dtype=np.float64))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name}: got {_describe(value)}, want real numbers") from error
+    return x if like is None else x.to(like)
+
+
+def as_whole(name: str, value: Tensor | ArrayLike) -> Tensor:
+    """`value`, a row of whole numbers such as class labels, as an int64 tensor of shape (count,).
+
+    Raises:
+        ValueError: it has another number of axes, no entry, or holds something else than whole numbers.
+
+    >>> as_whole("labels", [0, 2, 1])
+    tensor([0, 2, 1])
+    """
+    try:
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {_describe(value)}, want whole numbers") from error
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
+    require_shape(name, x, x.ndim == 1 and x.shape[0] > 0, "(count,) with count >= 1")
+    return x.long()
+
+
+def _describe(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
+    """Raise if `holds` fails anywhere. Reads the data, so tensors on an accelerator pass unread.
+
+    Raises:
+        ValueError: names the argument, the first offending value, and what was wanted.
+    """
+    if holds.device.type != "cpu":
+        return
+    try:
+        fine = bool(holds.all())
+    except RuntimeError:  # inside torch.func.vmap a value cannot be read either
+        return
+    if not fine:
+        worst = got.expand_as(holds)[~holds].flatten()[0]
+        raise ValueError(f"{name}: got {worst.item():.6g}, want {want}")
+
+
+def require_positive(name: str, x: Tensor, *, finite: bool = True) -> None:
+    """Raise `ValueError` unless every entry is above zero (and finite, unless infinity is welcome)."""
+    require(name, (x > 0) & x.isfinite() if finite else x > 0, "a positive number" if finite else "> 0", x)
+
+
+def require_nonnegative(name: str, x: Tensor) -> None:
+    """Raise `ValueError` unless every entry is a finite number that is zero or above."""
+    require(name, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
+
+
+def require_shape(name: str, x: Tensor, holds: bool, want: str) -> None:
+    """Raise `ValueError` naming argument, shape got and shape wanted unless `holds`."""
+    if not holds:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, want {want}")
+
+
+def broadcast_batch(**shapes: torch.Size | tuple[int, ...]) -> torch.Size:
+    """The common shape of the named batch shapes.
+
+    Raises:
+        ValueError: they do not broadcast; the message lists every name with its shape.
+
+    >>> broadcast_batch(n=(3, 1), ridge=(4,))
+    torch.Size([3, 4])
+    """
+    try:
+        return torch.Size(torch.broadcast_shapes(*shapes.values()))
+    except RuntimeError as error:
+        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"{listed}: got shapes that do not broadcast, want one common batch shape") from error
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The torch device for `"auto"` (CUDA where there is one), `"cpu"` or `"cuda"`.
+
+    Raises:
+        ValueError: another name, or CUDA on a machine that has none.
+
+    >>> as_device("cpu")
+    device(type='cpu')
+    """
+    if isinstance(device, torch.device):
+        return device
+    if device not in DEVICES:
+        raise ValueError(f"device: got {device!r}, want one of {', '.join(map(repr, DEVICES))}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: got 'cuda', want 'cpu' or 'auto': this machine has no usable CUDA device")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")

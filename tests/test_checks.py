@@ -1,0 +1,115 @@
+"""The front door: what comes in becomes float64, what is wrong is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lib.checks import (
+    as_device,
+    as_float,
+    as_whole,
+    broadcast_batch,
+    require,
+    require_nonnegative,
+    require_positive,
+    require_shape,
+)
+
+
+@pytest.mark.parametrize("value", [0.2, [0.2], np.float32(0.5), np.array([1, 2], dtype=np.int8), 3, (1, 2.5)])
+def test_everything_but_a_tensor_becomes_float64(value: object) -> None:
+    got = as_float("x", value)  # type: ignore[arg-type]
+    assert got.dtype == torch.float64
+    np.testing.assert_array_equal(got.numpy(), np.asarray(value, dtype=np.float64))
+
+
+def test_a_number_keeps_all_its_digits() -> None:
+    assert as_float("x", 0.2).item() == 0.2
+    assert as_float("x", [0.2], like=torch.zeros(1, dtype=torch.float64)).item() == 0.2
+
+
+def test_a_floating_tensor_keeps_its_dtype_and_whole_numbers_become_float64() -> None:
+    assert as_float("x", torch.ones(2)).dtype == torch.float32
+    assert as_float("x", torch.ones(2, dtype=torch.int32)).dtype == torch.float64
+    assert as_float("x", torch.ones(2, dtype=torch.float64), like=torch.ones(1)).dtype == torch.float32
+
+
+def test_the_input_of_the_caller_is_not_shared() -> None:
+    mine = np.ones(3)[::-1]
+    as_float("x", mine)[0] = 7
+    assert mine.sum() == 3
+
+
+@pytest.mark.parametrize("value", ["two", [1, "a"], [[1], [1, 2]], [1j], torch.tensor(1j), [None, object()]])
+def test_what_is_no_number_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=r"ridge: got .*, want real numbers"):
+        as_float("ridge", value)  # type: ignore[arg-type]
+
+
+def test_numbers_reach_a_pretend_accelerator(fake_gpu: str) -> None:
+    like = torch.empty(3, device=fake_gpu)
+    got = as_float("ridge", 0.5, like=like)
+    require_positive("ridge", got)
+    assert str(got.device) == fake_gpu
+    assert got.dtype == torch.float32
+
+
+def test_values_are_named_with_the_first_offender() -> None:
+    with pytest.raises(ValueError, match=r"ridge: got -2, want a finite number >= 0"):
+        require_nonnegative("ridge", torch.tensor([1.0, -2.0, -3.0]))
+    with pytest.raises(ValueError, match=r"n: got nan, want a positive number"):
+        require_positive("n", torch.tensor(float("nan")))
+    with pytest.raises(ValueError, match=r"n: got inf"):
+        require_positive("n", torch.tensor(float("inf")))
+    require_positive("n", torch.tensor(float("inf")), finite=False)
+    with pytest.raises(ValueError, match=r"p: got 2, want less than one"):
+        require("p", torch.tensor([True, False]), "less than one", torch.tensor([0.0, 2.0]))
+
+
+def test_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"x: got shape \(2,\), want \(n, 3\)"):
+        require_shape("x", torch.zeros(2), False, "(n, 3)")
+    with pytest.raises(ValueError, match=r"n \(2,\), ridge \(3,\): got shapes that do not broadcast"):
+        broadcast_batch(n=(2,), ridge=(3,))
+    assert broadcast_batch(n=(2, 1), ridge=(3,)) == (2, 3)
+
+
+def test_labels_are_a_row_of_whole_numbers() -> None:
+    assert as_whole("labels", np.array([0, 3], dtype=np.uint8)).dtype == torch.int64
+    with pytest.raises(ValueError, match=r"labels: got torch.float64, want whole numbers"):
+        as_whole("labels", [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"labels: got shape \(1, 2\), want \(count,\)"):
+        as_whole("labels", [[0, 1]])
+
+
+def test_values_pass_unread_inside_vmap() -> None:
+    def half(x: torch.Tensor) -> torch.Tensor:
+        require_positive("x", x)
+        return x / 2
+
+    assert torch.func.vmap(half)(torch.ones(3)).tolist() == [0.5] * 3
+
+
+def test_a_device_is_known_and_present() -> None:
+    assert as_device("cpu") == torch.device("cpu")
+    assert as_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert as_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ValueError, match="device: got 'tpu', want one of 'auto', 'cpu', 'cuda'"):
+        as_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="device: got 'cuda', want 'cpu' or 'auto'"):
+        as_device("cuda")
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, lib; print(sorted({'torch', 'numpy', 'sympy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
