@@ -60,15 +60,24 @@ def use_style() -> None:
 
 
 def axes(
-    xlabel: str, ylabel: str, *, columns: int = 1, width: float = 6.6, height: float = 4.0, share_y: bool = False
+    xlabel: str,
+    ylabel: str,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    width: float = 6.6,
+    height: float = 4.0,
+    share_y: bool = False,
 ) -> tuple[Figure, Any]:
-    """A figure with labelled axes; one `Axes`, or an array of them where `columns` is above one.
+    """A figure with labelled axes: one `Axes`, or a flat array of them, row by row, where there are several panels.
 
     Args:
         xlabel: what the horizontal axis shows, with its unit.
-        ylabel: what the vertical axis shows, with its unit; stands at the first panel only if the axis is shared.
-        columns: number of panels side by side.
-        width: of the figure, in inches.
+        ylabel: what the vertical axis shows, with its unit; stands at the first panel of a row only if the axis is
+            shared.
+        rows: rows of panels.
+        columns: panels side by side.
+        width: of the figure, in inches; text stays legible in a column of the book up to 7.5.
         height: of the figure, in inches.
         share_y: one vertical axis for all panels.
 
@@ -81,15 +90,16 @@ def axes(
     """
     if not xlabel.strip() or not ylabel.strip():
         raise ValueError(f"xlabel and ylabel: got {xlabel!r} and {ylabel!r}, want a text for each")
-    if columns < 1:
-        raise ValueError(f"columns: got {columns}, want 1 or more")
+    if rows < 1 or columns < 1:
+        raise ValueError(f"rows and columns: got {rows} and {columns}, want 1 or more of each")
     with mpl.rc_context(_STYLE):
-        fig, panels = plt.subplots(1, columns, figsize=(width, height), sharey=share_y, squeeze=False)
-    for number, ax in enumerate(panels[0]):
+        fig, grid = plt.subplots(rows, columns, figsize=(width, height), sharey=share_y, squeeze=False)
+    panels = grid.ravel()
+    for number, ax in enumerate(panels):
         ax.set_xlabel(xlabel)
-        if number == 0 or not share_y:
+        if number % columns == 0 or not share_y:
             ax.set_ylabel(ylabel)
-    return fig, panels[0, 0] if columns == 1 else panels[0]
+    return fig, panels[0] if panels.size == 1 else panels
 
 
 def shades(count: int) -> list[tuple[float, float, float, float]]:

@@ -28,7 +28,9 @@ def test_axes_carry_their_labels() -> None:
     mpl.pyplot.close(fig)
     with pytest.raises(ValueError, match="xlabel and ylabel: got '' and 'error'"):
         figures.axes("", "error")
-    with pytest.raises(ValueError, match="columns: got 0"):
+    _, panels = figures.axes("samples", "error", rows=2, columns=2)
+    assert [ax.get_ylabel() for ax in panels] == ["error"] * 4
+    with pytest.raises(ValueError, match="rows and columns: got 1 and 0"):
         figures.axes("samples", "error", columns=0)
 
 
