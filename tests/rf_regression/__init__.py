@@ -1,0 +1,1 @@
+"""Tests of `lib.rf_regression`, module by module."""
