@@ -2,9 +2,8 @@
 
 Run `python benchmarks/bench_rf_regression.py`. The peers solve point by point, as published code does: the pair of
 equations by `scipy.optimize.root` in logarithmic variables; the pair by nested `scipy.optimize.brentq`, once with tight
-brackets and once in the fixed box of 1e-15 to 1e15 that published code uses; and our own scalar equation by `brentq`.
-Where a peer would take minutes a sample of its points is timed, and the
-time for all of them is extrapolated and marked with ~.
+brackets and once in a fixed box of thirty decades as published code has it; and our own scalar equation by `brentq`.
+Where a peer would take minutes a sample of its points is timed, and the time for all is extrapolated and marked with ~.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def pair_by_nested_brentq(eigenvalues: Array, n: float, k: float, ridge: float) 
 
 
 def pair_in_a_fixed_box(eigenvalues: Array, n: float, k: float, ridge: float) -> float:
-    """The same nesting without knowledge of where the roots are: both are sought between 1e-15 and 1e15."""
+    """The same nesting without knowledge of where the roots are: gamma is sought in 1e-15 to 1e15, kappa up to 1e12."""
 
     def gamma_of(kappa: float) -> float:
         def features(gamma: float) -> float:

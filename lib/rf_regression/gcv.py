@@ -17,8 +17,8 @@ def gcv_risk(
 ) -> Float[Tensor, "*batch"]:
     r"""Estimate of the test error of ridge regression from its training data alone.
 
-    $$ E_{te}\approx\frac{E_{tr}}{\big(\frac\delta n\,\mathrm{tr}(K+\delta I)^{-1}\big)^2},\qquad
-    E_{tr}=\frac{\delta^2}n\,|(K+\delta I)^{-1}y|^2. $$
+    $$ E_{\rm test}\approx\frac{E_{\rm train}}{\big(\frac\delta n\,\mathrm{tr}(K+\delta I)^{-1}\big)^2},\qquad
+    E_{\rm train}=\frac{\delta^2}n\,|(K+\delta I)^{-1}y|^2. $$
     Because $1/\kappa=\mathrm{tr}(\hat K+\delta I)^{-1}$ holds for the Gram matrix of random features too, neither
     spectrum nor width nor noise need be known.
 

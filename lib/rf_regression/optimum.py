@@ -40,7 +40,7 @@ def optimal_ridge(
 ) -> OptimalRidge:
     r"""Global minimum over the ridge of the test error that `rf_risk` gives.
 
-    $$ \delta^*=\arg\min_{\delta\ge0}E_{te}(n,k,\delta). $$
+    $$ \delta^*=\arg\min_{\delta\ge0}E_{\rm test}(n,k,\delta). $$
     The risk is explicit in $\gamma$ but need not have a single minimum: risk and slope are evaluated on a grid in
     $\log\gamma$ from its ridgeless value up, and the sign change of the slope next to the best point is bisected. No
     gradient flows through the result.

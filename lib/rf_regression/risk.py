@@ -49,8 +49,8 @@ def rf_risk(
 
     With $L_i=\lambda_i/(\lambda_i+\gamma)$, $z=\sum L_i$, $s=\sum L_i(1-L_i)$, slacks $a=k-z$ and $b=n-z$, and the
     feature sufficiency $\varphi=a/(a+s)$,
-    $$ E_{te}=\frac{n}{b+\varphi s}\Big[\sum_i(1-L_i)(1-\varphi L_i)v_i^2+\sigma^2\Big],\qquad
-    E_{tr}=(b/n)^2E_{te}, $$
+    $$ E_{\rm test}=\frac{n}{b+\varphi s}\Big[\sum_i(1-L_i)(1-\varphi L_i)v_i^2+\sigma^2\Big],\qquad
+    E_{\rm train}=(b/n)^2E_{\rm test}, $$
     every term of which is positive. At $\delta=0$ with n = k below the rank the test error is infinite; power on modes
     with eigenvalue 0 acts as noise. Differentiable once in every argument; at $\delta=0$ derivatives are one-sided.
 
@@ -89,8 +89,8 @@ def krr_risk(
 ) -> RiskEstimate:
     r"""Expected errors of kernel ridge regression, the limit of infinitely many features.
 
-    $$ E_{te}=\frac{n}{n-\sum L_i^2}\Big[\sum_i(1-L_i)^2v_i^2+\sigma^2\Big],\qquad
-    E_{tr}=\Big(\frac{\delta}{n\kappa}\Big)^2E_{te}. $$
+    $$ E_{\rm test}=\frac{n}{n-\sum L_i^2}\Big[\sum_i(1-L_i)^2v_i^2+\sigma^2\Big],\qquad
+    E_{\rm train}=\Big(\frac{\delta}{n\kappa}\Big)^2E_{\rm test}. $$
 
     Args:
         eigenvalues: $\lambda_i$ in any order, shape (*batch, M).

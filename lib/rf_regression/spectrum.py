@@ -76,7 +76,8 @@ def fit_powerlaw_exponents(
     r"""Exponents of a task from how the ridgeless fit changes with the number of samples.
 
     Ridgeless kernel regression has $\kappa\propto n^{-\alpha}$, measured as $1/\mathrm{tr}K_n^{-1}$, and on noiseless
-    targets $E_{te}\propto n^{1-\beta}$: least squares in double logarithms gives $\alpha=-$slope and $\beta=1-$slope.
+    targets $E_{\rm test}\propto n^{1-\beta}$: least squares in double logarithms gives $\alpha$ as minus the first
+    slope and $\beta$ as one minus the second.
 
     Args:
         sizes: n, shape (S,) with at least two different sizes.
@@ -116,11 +117,11 @@ def heldout_from_pool(
 
     If the eigensystem is that of a pool of N points, the test error of the theory averages over all of them, the n
     training points included:
-    $$ E_{held\text{-}out}=\frac{N\,E_{te}-n\,E_{tr}}{N-n}. $$
+    $$ E_{held\text{-}out}=\frac{N\,E_{\rm test}-n\,E_{\rm train}}{N-n}. $$
 
     Args:
-        test: $E_{te}$ over the pool; all arguments broadcast to (*batch,).
-        train: $E_{tr}$ over the training points.
+        test: $E_{\rm test}$ over the pool; all arguments broadcast to (*batch,).
+        train: $E_{\rm train}$ over the training points.
         n: training points.
         pool_size: N, above n.
 

@@ -73,6 +73,12 @@ def test_a_tiny_noise_at_rank_equal_to_samples_is_resolved() -> None:
     assert around.test.argmin() == 1
 
 
+def test_a_noise_too_small_to_resolve_still_gives_a_finite_error_and_a_positive_ridge() -> None:
+    best = optimal_ridge([1.0, 0.5], [1.0, 1.0], 2, math.inf, 1e-44)  # without ridge the error is infinite
+    assert best.ridge > 0
+    assert best.test < 1e-15
+
+
 def test_more_is_better_at_the_optimal_ridge_but_not_at_a_fixed_one() -> None:
     lam, power = powerlaw_task(2000, 1.5, 1.5)
     sizes = torch.logspace(4, 10, 7, base=2, dtype=torch.float64)

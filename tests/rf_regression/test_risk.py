@@ -101,10 +101,11 @@ def test_infinite_sizes_are_the_limits_of_large_ones() -> None:
 
 
 def test_with_rank_below_every_size_the_ridgeless_error_is_the_limit_of_small_ridges() -> None:
-    for n, k in ((10, 20), (20, 10), (10, math.inf), (math.inf, 10), (10, 4), (6, 5)):
-        at_zero, near = (rf_risk([2.0, 1.0, 0.5, 0.0], [1.0, 1.0, 1.0, 0.4], n, k, d, 0.1) for d in (0.0, 1e-12))
+    for n, k in ((10, 20), (20, 10), (10, math.inf), (math.inf, 10), (10, 4), (6, 5), (10, 3)):
+        at_zero, near = (rf_risk([2.0, 1.0, 0.5, 0.0], [1.0, 1.0, 1.0, 0.4], n, k, d, 0.1) for d in (0.0, 1e-22))
         torch.testing.assert_close(at_zero.test, near.test, rtol=1e-9, atol=0)
         torch.testing.assert_close(at_zero.train, near.train, rtol=1e-9, atol=0)
+        torch.testing.assert_close(at_zero.feature_sufficiency, near.feature_sufficiency, rtol=1e-9, atol=1e-9)
 
 
 def test_krr_risk_is_the_classical_formula_and_its_leave_one_out_identity_holds() -> None:

@@ -1,0 +1,143 @@
+"""A Sphinx extension: pages carry what they use, and say to a screen reader what they are.
+
+The theme loads a script for live code, draws its icons twice (as a font and by a script of 1.5 MB) and names two
+thousand of them where a dozen are used; Sphinx gives the first page the mathematics of all the others; figures give
+coordinates to a millionth of a point. What a page does not use goes, and what the theme forgets to name gets a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+_STARRED_SHAPE = re.compile(r"(?<!`)(\(\*#?[a-z][^()]*\))")
+_DISPLAY = re.compile(r"^( *)\$\$(.+?)\$\$", re.DOTALL | re.MULTILINE)
+_FORMULA = re.compile(r"``.*?``|(?<=(\w))?\$([^$`]+?)\$(?=(\w))?", re.DOTALL)
+_SCRIPT = re.compile(r"<script\b[^>]*\bfontawesome/[^>]*\bjs/all\.min\.js[^>]*>\s*</script>\s*", re.IGNORECASE)
+_SCRIPT_PRELOAD = re.compile(r"<link\b[^>]*\bfontawesome/[^>]*\bjs/all\.min\.js[^>]*>\s*", re.IGNORECASE)
+_FONT_PRELOAD = re.compile(r'<link rel="preload"[^>]*\bfa-(?:brands|regular|solid)-[^>]*>\s*', re.IGNORECASE)
+_SIDEBAR = '<div class="bd-sidebar-primary bd-sidebar'
+_SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
+_COORDINATES = re.compile(r'\b(?:d|points|[xy][12]?)="[^"]*"')
+_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_ICON = re.compile(r"\bfa-[a-z0-9-]+")
+_ICON_RULE = re.compile(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}')
+_REPEATED_ID = re.compile(r'(<section class="[\w-]+-content"|<section) id="(?:proof|exercise|solution)-content"')
+_FORMULA_AND_MARK = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]’”]+)')
+_UNNAMED = (
+    (' role="list"', ""),  # on a list of citations: its children are no list items
+    (' role="doc-biblioentry"', ""),
+    ('<table class="table">', '<table class="table" tabindex="0">'),  # on a phone it scrolls, and must by keyboard too
+    (
+        '<div class="proof admonition" id="proof">\n<p>Proof. ',
+        '<div class="proof derivation admonition">\n<p><em>Proof.</em> ',
+    ),
+    (_SIDEBAR, _SIDEBAR.replace("<div ", '<div role="region" aria-label="Book" ')),
+)
+
+
+def drop_unused_scripts(
+    _app: Sphinx, _pagename: str, _template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Take live-code scripts off every page, and MathJax off the pages without a formula."""
+    has_math = doctree is not None and next(doctree.findall(_is_math), None) is not None
+    context["script_files"] = [
+        script for script in context["script_files"] if not _is_unused(script, has_math=has_math)
+    ]
+
+
+def _is_math(node: nodes.Node) -> bool:
+    return isinstance(node, (nodes.math, nodes.math_block))
+
+
+def _is_unused(script: Any, *, has_math: bool) -> bool:
+    name = str(getattr(script, "filename", script) or "").lower()
+    body = str(getattr(script, "attributes", {}).get("body", ""))
+    return "thebe" in name or "THEBE" in body or ("mathjax" in name + body.lower() and not has_math)
+
+
+def slim(html: str) -> str:
+    """One page without the second set of icons, with named landmarks, and no full stop at the start of a line."""
+    for unused in (_SCRIPT, _SCRIPT_PRELOAD, _FONT_PRELOAD):
+        html = unused.sub("", html)
+    html = _REPEATED_ID.sub(r"\1", html)
+    html = _FORMULA_AND_MARK.sub(r'<span class="nobreak">\1\2</span>', html)
+    for old, new in _UNNAMED:
+        html = html.replace(old, new)
+    return html
+
+
+def slim_svg(svg: str) -> str:
+    """A drawing with coordinates to a hundredth of a point, and without comments."""
+    return _COORDINATES.sub(
+        lambda attribute: _NUMBER.sub(lambda number: f"{float(number[0]):.2f}", attribute[0]), _COMMENT.sub("", svg)
+    )
+
+
+def slim_icons(css: str, used: set[str]) -> str:
+    """The icons' style sheet with the names that are used."""
+    return _ICON_RULE.sub(lambda rule: rule[0] if used & set(_ICON.findall(rule[0])) else "", css)
+
+
+def slim_pages(app: Sphinx, exception: Exception | None) -> None:
+    """Rewrite the pages, drawings and icon names of a build that succeeded."""
+    if exception is not None or app.builder.format != "html":
+        return
+    out, used = Path(app.outdir), set[str]()
+    for page in out.rglob("*.html"):
+        _rewrite(page, lambda html: _SVG.sub(lambda svg: slim_svg(svg[0]), slim(html)))
+        used.update(_ICON.findall(page.read_text(encoding="utf-8")))
+    for script in (*out.glob("_static/*.js"), *out.glob("_static/scripts/*.js")):
+        used.update(_ICON.findall(script.read_text(encoding="utf-8")))
+    for drawing in out.glob("_images/*.svg"):
+        _rewrite(drawing, slim_svg)
+    for css in out.glob("_static/vendor/fontawesome/*/css/all.min.css"):
+        _rewrite(css, lambda text: slim_icons(text, used))
+
+
+def _rewrite(path: Path, change: Callable[[str], str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    if (changed := change(text)) != text:
+        path.write_text(changed, encoding="utf-8")
+
+
+def quote(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Translate the formulas and shapes of a docstring into reStructuredText.
+
+    Left alone, the bars of $|x|$ would open a substitution there, and the star of (*batch, k) an emphasis.
+    """
+    text = "\n".join(_STARRED_SHAPE.sub(r"``\1``", line) for line in lines)
+    text = _FORMULA.sub(_inline_math, _DISPLAY.sub(_display_math, text))
+    lines[:] = text.split("\n")
+
+
+def _display_math(found: re.Match[str]) -> str:
+    body = " ".join(found[2].split())
+    return f"\n{found[1]}.. math:: {body}\n\n{found[1]}"
+
+
+def _inline_math(found: re.Match[str]) -> str:
+    before, formula, after = found.groups()
+    if formula is None:
+        return found[0]
+    return ("\\ " if before else "") + f":math:`{formula}`" + ("\\ " if after else "")
+
+
+def name_the_logo(_app: Sphinx, config: Any) -> None:
+    """Print the book's title beside its sign, as text that the style sheet and a reader's own font can reach."""
+    config.html_theme_options.setdefault("logo", {}).setdefault("text", config.html_title or config.project)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the steps; late priorities, so that they see what the other extensions have added."""
+    app.connect("config-inited", name_the_logo, priority=900)
+    app.connect("html-page-context", drop_unused_scripts, priority=900)
+    app.connect("autodoc-process-docstring", quote, priority=900)
+    app.connect("build-finished", slim_pages, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
