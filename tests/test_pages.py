@@ -1,0 +1,191 @@
+"""The pages as they are written, and the extension that slims them: cheap to check, before anything is built."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import pkgutil
+import re
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import lib
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "book").glob("*.md"))
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+ROOMS = [room.name for room in pkgutil.iter_modules(lib.__path__) if room.ispkg] + [
+    "claims",
+    "data",
+    "figures",
+    "sweeps",
+]
+
+
+def text_of(path: Path) -> str:
+    """A page's text; of a notebook its Markdown cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+
+
+def python_examples(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def run(example: str) -> str:
+    """What the example prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example, "example", "exec"), {"__name__": "__main__"})
+    return printed.getvalue()
+
+
+def test_every_citation_has_an_entry() -> None:
+    entries = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text("utf-8"), flags=re.MULTILINE)
+    assert [key for key, times in Counter(entries).items() if times > 1] == []
+    cited = {
+        (key.strip(), path.name)
+        for path in [*PAGES, *CHAPTERS]
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text_of(path))
+        for key in keys.split(",")
+    }
+    assert {found for found in cited if found[0] not in entries} == set()
+
+
+def test_every_page_of_the_book_is_listed_and_every_listed_page_exists() -> None:
+    listed = re.findall(r"(?:file|root): *(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    assert [name for name, times in Counter(listed).items() if times > 1] == []
+    written = {f"book/{path.stem}" for path in PAGES} | {f"chapters/{path.stem}" for path in CHAPTERS}
+    assert set(listed) == written
+
+
+def test_no_symbol_has_two_meanings() -> None:
+    rows = re.findall(
+        r"^\| (\$.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text_of(ROOT / "book" / "notation.md"), re.MULTILINE
+    )
+    symbols = [symbol for row in rows for symbol in re.findall(r"\$([^$]+)\$", row[0])]
+    assert len(symbols) > 20
+    assert [symbol for symbol, times in Counter(symbols).items() if times > 1] == []
+    chapters = {"all"} | {path.stem for path in CHAPTERS}
+    assert {row[3] for row in rows} <= chapters
+
+
+def test_no_term_is_explained_twice() -> None:
+    terms = re.findall(r"^(\S.*)\n(?=    \S)", text_of(ROOT / "book" / "glossary.md"), flags=re.MULTILINE)
+    assert len(terms) > 20
+    assert terms == sorted(set(terms), key=str.lower)
+
+
+def test_every_chapter_has_its_card_on_the_front_page() -> None:
+    front = text_of(ROOT / "book" / "intro.md")
+    for path in CHAPTERS:
+        assert f":img-top: hero/{path.stem}.svg" in front
+        assert f":link: ../chapters/{path.stem}\n" in front
+    assert front.count(":img-top:") == front.count(":img-alt:")
+
+
+def test_configuration_loads_what_is_there() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["execute"]["execute_notebooks"] == "off"
+    for name in [config["logo"], config["html"]["favicon"], *config["bibtex_bibfiles"], "book/_static/book.css"]:
+        assert (ROOT / name).is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/how_to_use.md", "book/scaling_out.md"])
+def test_examples_run_as_printed(page: str) -> None:
+    examples = [example for example in python_examples(ROOT / page) if "import" in example]
+    assert examples
+    for example in examples:
+        run(example)
+
+
+def test_readme_example_prints_what_the_readme_says() -> None:
+    example = next(example for example in python_examples(ROOT / "README.md") if "import" in example)
+    said = re.findall(r"# (\[.*\])$", example, flags=re.MULTILINE)
+    assert run(example).splitlines() == said
+    assert len(example.splitlines()) <= 8
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names_are_listed_and_documented(room: str) -> None:
+    module = importlib.import_module(f"lib.{room}")
+    own = {
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(thing) or inspect.isfunction(thing))
+        and thing.__module__ == module.__name__
+    }
+    assert own <= set(module.__all__), "public, but not in __all__"
+    assert module.__doc__
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if not callable(thing):
+            continue
+        text = inspect.getdoc(thing) or ""
+        assert text, f"{name} has no docstring"
+        if inspect.isfunction(thing) and hasattr(module, "__path__"):  # a chapter's theory
+            missing = [part for part in ("Args:", "Returns:", "Source:", ">>>") if part not in text]
+            assert missing == [], name
+
+
+@pytest.fixture(scope="module")
+def extension() -> ModuleType:
+    path = ROOT / "book" / "_ext" / "lean_pages.py"
+    spec = importlib.util.spec_from_file_location("lean_pages", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_lose_the_second_icon_set_and_nothing_else(extension: ModuleType) -> None:
+    heavy = '<script defer src="../_static/vendor/fontawesome/6.5.2/js/all.min.js?digest=1"></script>'
+    kept = '<script src="../_static/documentation_options.js"></script><p>text</p>'
+    assert extension.slim(heavy + kept) == kept
+
+
+def test_a_full_stop_never_leaves_its_formula(extension: ModuleType) -> None:
+    formula = '<span class="math notranslate nohighlight">\\(x^2\\)</span>'
+    assert extension.slim(f"for {formula}. Then") == f'for <span class="nobreak">{formula}.</span> Then'
+    assert extension.slim(f"for {formula} we") == f"for {formula} we"
+
+
+def test_drawings_lose_digits_nobody_sees(extension: ModuleType) -> None:
+    drawing = '<svg><!-- a --><path d="M 1.234567 -0.0049999 L 12 3.5"/><g transform="scale(0.015625)"/></svg>'
+    assert extension.slim_svg(drawing) == (
+        '<svg><path d="M 1.23 -0.00 L 12 3.5"/><g transform="scale(0.015625)"/></svg>'
+    )
+
+
+def test_icons_that_are_used_keep_their_name(extension: ModuleType) -> None:
+    css = '.fa-sun:before{content:"a"}.fa-moon:before,.fa-night:before{content:"b"}.fa-cat:before{content:"c"}.fa{x:y}'
+    slimmed = '.fa-sun:before{content:"a"}.fa-moon:before,.fa-night:before{content:"b"}.fa{x:y}'
+    assert extension.slim_icons(css, {"fa-sun", "fa-night"}) == slimmed
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Shape (*batch, k) and (*#batch,).", "Shape ``(*batch, k)`` and ``(*#batch,)``."),
+        ("where $|x||y|$ is", "where :math:`|x||y|` is"),
+        (r"gives $\alpha=-$slope", r"gives :math:`\alpha=-`\ slope"),
+        ("a ``$HOME`` stays", "a ``$HOME`` stays"),
+        ("$$ a = b\nc, $$\nthen", "\n.. math:: a = b c,\n\n\nthen"),
+    ],
+)
+def test_docstrings_are_translated(extension: ModuleType, written: str, read: str) -> None:
+    lines = written.split("\n")
+    extension.quote(None, "function", "f", None, None, lines)
+    assert "\n".join(lines) == read
