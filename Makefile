@@ -13,7 +13,7 @@ export SCALE SEED DEVICE CHAPTERS SEEDS SCHEDULER PORT
 
 VENV := .venv/bin/python
 
-.PHONY: help book test lint lab serve bench audit new-chapter lock clean environment environment-test
+.PHONY: help book test lint lab serve bench audit pictures new-chapter lock clean environment environment-test
 
 help:
 	@echo "make book         build the book into build/html"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench        time the library against its peers"
 	@echo "make audit        execute the chapters with fresh seeds and print how often each claim holds"
 	@echo "make lint         only the style and type checks of make test"
+	@echo "make pictures     take the pictures of the README anew from the built book"
 	@echo "make new-chapter  start a chapter: NAME=x makes its notebook, package, tests and benchmark"
 	@echo "make lock         resolve requirements-test.txt anew and pin the result in constraints.txt"
 	@echo "make clean        remove build/ and caches (.venv stays)"
@@ -67,6 +68,9 @@ bench: environment
 
 audit: environment
 	@$(VENV) -m tools.audit
+
+pictures: environment-test
+	@$(VENV) -m tools.pictures
 
 new-chapter: environment
 	@$(VENV) -m tools.new_chapter $(NAME)
