@@ -93,14 +93,16 @@ def write(path: Path, text: str) -> None:
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
     """One set-up at a time: the second one waits and says so. The lock ends with its process, however that ends."""
-    (root / "build").mkdir(exist_ok=True)
-    with open(root / "build" / "environment.lock", "w") as file:
+    folder = os.open(root, os.O_RDONLY)  # the lock is on the folder itself: no file that `make clean` could remove
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("another set-up of .venv is running; waiting for it to end", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def pip_install(root: Path, level: str, fresh: bool, *, requirements: Path | None = None) -> None:
@@ -143,6 +145,8 @@ def main() -> None:
         set_up(root, level, pip_install)
     except KeyboardInterrupt:
         sys.exit("interrupted: .venv is unfinished and will be set up again")
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"setting up .venv failed and will be done again: {error}")
 
 
 if __name__ == "__main__":

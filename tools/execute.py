@@ -154,6 +154,8 @@ def _valid(notebook: dict[str, Any], chapter: str) -> Any:
 def _kernel_environment(root: Path, scratch: Path, failing_claims: str) -> Iterator[None]:
     """What the kernel inherits: this checkout's `lib`, and none of the user's own IPython start-up files."""
     own = {"PYTHONPATH": str(root), "IPYTHONDIR": str(scratch / ".ipython"), "CLAIMS_ON_FAILURE": failing_claims}
+    # Threads that sleep while they wait instead of spinning: on a busy machine a chapter took three times as long.
+    own["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
