@@ -28,7 +28,7 @@ class SimulatedRisk:
 def simulate_rf_ridge(
     eigenvalues: Real[Tensor, " M"] | ArrayLike,
     target_power: Real[Tensor, " M"] | ArrayLike,
-    n: int,
+    n: int | float,
     k: int | float,
     ridge: Real[Tensor, "*batch"] | ArrayLike,
     noise_variance: Real[Tensor, ""] | ArrayLike = 0.0,
@@ -73,12 +73,14 @@ def simulate_rf_ridge(
     require_shape("target_power", power, power.ndim == 1, "(M,)")
     delta, noise = read_ridge(ridge, like=spectrum), read_noise(noise_variance, like=spectrum)
     require_shape("noise_variance", noise, noise.ndim == 0, "a single number")
+    if n == math.inf and k == math.inf:
+        raise ValueError("n and k: got both infinite, want at least one finite")
     _require_count("n", n)
     _require_count("num_trials", num_trials)
     if k != math.inf:
         _require_count("k", k)
 
-    width = None if k == math.inf else int(k)
+    n, width = int(n), None if k == math.inf else int(k)
     modes, count = spectrum.shape[0], width or spectrum.shape[0]
     numbers = modes * (n + (width or 0) + delta.numel()) + 3 * n * count  # of one trial: draws, errors, decomposition
     together = max(1, min(num_trials, BUDGET // numbers))
@@ -92,9 +94,9 @@ def simulate_rf_ridge(
     return SimulatedRisk(*(x.reshape(delta.shape) for x in (test, train, test_error, train_error)))
 
 
-def _require_count(name: str, value: int | float) -> None:
-    if not (value >= 1 and value == math.floor(value)):
-        raise ValueError(f"{name}: got {value}, want a whole number >= 1")
+def _require_count(name: str, value: object) -> None:
+    if not (isinstance(value, (int, float)) and 1 <= value < math.inf and value == math.floor(value)):
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= 1")
 
 
 def _mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:

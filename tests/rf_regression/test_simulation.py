@@ -165,3 +165,10 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str) -> None
     } | change
     with pytest.raises(ValueError, match=message):
         simulate_rf_ridge(**arguments, generator=draws(0))  # type: ignore[arg-type]
+
+
+def test_two_infinite_sizes_and_infinite_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="both infinite"):
+        simulate_rf_ridge([1.0], [1.0], math.inf, math.inf, [0.1], num_trials=1, generator=torch.Generator())
+    with pytest.raises(ValueError, match="n: got inf, want a whole number"):
+        simulate_rf_ridge([1.0], [1.0], math.inf, 3, [0.1], num_trials=1, generator=torch.Generator())
