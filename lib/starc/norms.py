@@ -1,0 +1,36 @@
+"""Norms of rewards on transitions, and the standardised reward."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["range"] | int | float
+WANTED = "1, 2, inf or 'range'"
+
+
+def read_norm(name: str, norm: object) -> Norm:
+    """One of 1, 2, infinity and "range"."""
+    if isinstance(norm, str) and norm == "range":
+        return "range"
+    if isinstance(norm, (int, float)) and not isinstance(norm, bool) and norm in (1, 2, math.inf):
+        return norm
+    raise ValueError(f"{name}: got {norm!r}, want {WANTED}")
+
+
+def weighted_norm(x: Tensor, weights: Tensor | None, order: int | float) -> Tensor:
+    r"""$(\sum\omega|x|^p)^{1/p}$ over the last three axes, for $p=\infty$ the largest $\omega|x|$."""
+    if weights is not None:
+        x = x * (weights.sqrt() if order == 2 else weights)
+    size: Tensor = torch.linalg.vector_norm(x, order, dim=(-3, -2, -1))
+    return size
+
+
+def standardised(x: Tensor, size: Tensor, limit: Tensor) -> Tensor:
+    """`x` divided by its norm `size`, and zero where that is at most `limit`."""
+    trivial = size <= limit
+    scaled = x / torch.where(trivial, torch.ones_like(size), size)[..., None, None, None]
+    return torch.where(trivial[..., None, None, None], torch.zeros_like(scaled), scaled)

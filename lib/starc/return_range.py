@@ -1,0 +1,159 @@
+"""Lowest and highest return of a reward, and what its own best policy is worth to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike, broadcast_batch
+from lib.shapes import Float, Real
+from lib.starc.policy import levelled, visits_of
+from lib.starc.policy_iteration import extremes
+from lib.starc.problems import Problems
+from lib.starc.rewards import largest_mean_size, mean_reward
+from lib.starc.setting import (
+    read_dynamics,
+    read_gamma,
+    read_initial,
+    read_reward,
+    require_steps,
+    shared_kind,
+    trivial_share,
+)
+
+
+@dataclass(frozen=True)
+class ReturnRange:
+    r"""Lowest and highest return, their difference $\|R\|_J$, policies (one-hot) that attain them, Bellman residual."""
+
+    lowest: Float[Tensor, "*batch"]
+    highest: Float[Tensor, "*batch"]
+    width: Float[Tensor, "*batch"]
+    worst_policy: Float[Tensor, "*batch S A"]
+    best_policy: Float[Tensor, "*batch S A"]
+    residual: Float[Tensor, "*batch"]
+
+
+def return_range(
+    R: Real[Tensor, "*#batch S A S"] | ArrayLike,
+    P: Real[Tensor, "*#batch S A S"] | ArrayLike,
+    gamma: Real[Tensor, "*#batch"] | ArrayLike,
+    initial: Real[Tensor, "*#batch S"] | ArrayLike | None = None,
+    *,
+    iterations: int = 96,
+) -> ReturnRange:
+    r"""Lowest and highest return over all policies, $\min_\pi J_R(\pi)$ and $\max_\pi J_R(\pi)$.
+
+    With $J_R(\pi)=\langle\mu_\pi,\bar R\rangle$ and $\Omega$ all occupancies, the width
+    $\|R\|_J=\max_{x,y\in\Omega}\langle x-y,\bar R\rangle$ is a norm on rewards up to shaping and redistribution (if all
+    states can be reached): it is 0 exactly for the trivial ones. Policies come from policy
+    iteration on the advantages of the uniform policy, which order policies as R does. Differentiable in R, P, gamma and
+    the initial distribution (one-sided where policies tie).
+
+    Args:
+        R: reward of each transition, shape (*batch, S, A, S).
+        P: transition probabilities, shape (*batch, S, A, S).
+        gamma: discount in [0, 1), shape broadcastable to (*batch,).
+        initial: $\mu_0$, shape (*batch, S); uniform by default.
+        iterations: steps of policy iteration; on the CPU it stops when nothing improves.
+
+    Returns:
+        Numbers (*batch,), policies (*batch, S, A). `residual` is the largest violation of Bellman's equation in units
+        of the reward: the width is wrong by up to twice that over $1-\gamma$.
+
+    Raises:
+        ValueError: shapes that do not fit, numbers that are not finite, rows that are no distributions, a discount
+            outside [0, 1), fewer than 1 iteration.
+
+    Source: Skalse, Farnik, Motwani, Jenner, Gleave and Abate (ICLR 2024), arXiv 2309.15257, for the range; Howard
+    (1960) for policy iteration.
+
+    >>> either = [[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]]  # an action chooses the next state
+    >>> found = return_range([[[0.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]], either, 0.5)
+    >>> found.lowest.round(decimals=9), found.highest.round(decimals=9)
+    (tensor(0., dtype=torch.float64), tensor(2., dtype=torch.float64))
+    """
+    require_steps("iterations", iterations)
+    like = shared_kind(R, P, gamma, initial)
+    dynamics = read_dynamics(P, like)
+    reward, discount = read_reward("R", R, like, dynamics), read_gamma(gamma, like)
+    start = read_initial(initial, dynamics)
+    batch = broadcast_batch(R=reward.shape[:-3], P=dynamics.shape[:-3], gamma=discount.shape, initial=start.shape[:-1])
+    return range_of(mean_reward(reward, dynamics), dynamics, discount, start, batch, iterations)
+
+
+def optimal_policy_regret(
+    R1: Real[Tensor, "*#batch S A S"] | ArrayLike,
+    R2: Real[Tensor, "*#batch S A S"] | ArrayLike,
+    P: Real[Tensor, "*#batch S A S"] | ArrayLike,
+    gamma: Real[Tensor, "*#batch"] | ArrayLike,
+    initial: Real[Tensor, "*#batch S"] | ArrayLike | None = None,
+    *,
+    iterations: int = 96,
+) -> Float[Tensor, "*out"]:
+    r"""Share of the range of $R_1$ that is lost by following an optimal policy of $R_2$.
+
+    $$ \frac{\max_\pi J_1(\pi)-J_1(\pi_2^*)}{\|R_1\|_J} $$
+
+    It says what a perfect optimiser of the wrong reward costs, not what the worst policy of at least equal value costs
+    (`worst_case_regret`), which it never exceeds. Where $R_2$ has several optimal policies one of them is taken.
+
+    Args:
+        R1: the reward that counts, shape (*batch, S, A, S).
+        R2: the reward that is optimised, shape (*batch, S, A, S).
+        P: transition probabilities, shape (*batch, S, A, S).
+        gamma: discount in [0, 1), shape broadcastable to (*batch,).
+        initial: $\mu_0$, shape (*batch, S); uniform by default.
+        iterations: steps of policy iteration.
+
+    Returns:
+        Numbers in [0, 1], shape (*batch,); 0 where $R_1$ is trivial.
+
+    Raises:
+        ValueError: as `return_range`.
+
+    Source: Skalse, Farnik, Motwani, Jenner, Gleave and Abate (ICLR 2024), arXiv 2309.15257, compare distances with a
+    regret of this kind.
+
+    >>> either = [[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]]
+    >>> to_second = [[[0.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]
+    >>> to_first = [[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]]
+    >>> optimal_policy_regret(to_second, to_first, either, 0.5).round(decimals=9)
+    tensor(1., dtype=torch.float64)
+    """
+    require_steps("iterations", iterations)
+    like = shared_kind(R1, R2, P, gamma, initial)
+    dynamics = read_dynamics(P, like)
+    first, second = (read_reward(name, x, like, dynamics) for name, x in (("R1", R1), ("R2", R2)))
+    discount, start = read_gamma(gamma, like), read_initial(initial, dynamics)
+    batch = broadcast_batch(
+        R1=first.shape[:-3], R2=second.shape[:-3], P=dynamics.shape[:-3], gamma=discount.shape, initial=start.shape[:-1]
+    )
+    mean = mean_reward(first, dynamics)
+    own = range_of(mean, dynamics, discount, start, batch, iterations)
+    other = range_of(mean_reward(second, dynamics), dynamics, discount, start, batch, iterations)
+    achieved = (visits_of(dynamics, discount, other.best_policy, start) * mean).sum((-2, -1))
+    trivial = own.width <= trivial_share(mean) * largest_mean_size(first, dynamics)
+    lost = ((own.highest - achieved) / torch.where(trivial, torch.ones_like(own.width), own.width)).clamp(0, 1)
+    return torch.where(trivial, torch.zeros_like(lost), lost)
+
+
+def range_of(
+    mean: Tensor, dynamics: Tensor, discount: Tensor, start: Tensor, batch: torch.Size, iterations: int
+) -> ReturnRange:
+    """The range of checked tensors, `mean` being the expected reward."""
+    states, actions = dynamics.shape[-3:-1]
+    with torch.no_grad():
+        level, size = levelled(mean, dynamics, discount)
+        found = extremes(Problems.stack(dynamics, discount, level.unsqueeze(-3), batch), iterations)
+        residual = found.residual.reshape(batch) * size
+        policies = (
+            torch.nn.functional.one_hot(found.actions, actions).to(mean.dtype).reshape(*batch, 2, states, actions)
+        )
+    problems = Problems.stack(dynamics, discount, mean.unsqueeze(-3), batch)
+    visits = problems.visits(found.actions, start.expand(*batch, states).reshape(-1, states))
+    returns = (visits * problems.induced(found.actions)[0].squeeze(2)).sum(-1).reshape(*batch, 2)
+    highest, lowest = returns[..., 0], returns[..., 1]
+    return ReturnRange(lowest, highest, highest - lowest, policies[..., 1, :, :], policies[..., 0, :, :], residual)

@@ -1,0 +1,130 @@
+"""The front door of the chapter: a decision process, rewards, policies and discounts, converted and checked."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike, as_float, require, require_shape
+
+TRIVIAL = {torch.float64: 1e-9, torch.float32: 1e-4}  # below this share of the reward's own norm it counts as zero
+
+
+def shared_kind(*values: object) -> Tensor:
+    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
+
+
+def trivial_share(like: Tensor) -> float:
+    """The share of a reward's own norm up to which its standardised form is zero."""
+    return TRIVIAL.get(like.dtype, 1e-2)
+
+
+def read_dynamics(P: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    """Transition probabilities `(*batch, S, A, S)`, every row a distribution."""
+    x = as_float("P", P, like=like)
+    fits = x.ndim >= 3 and x.shape[-1] == x.shape[-3] and x.shape[-3] > 0 and x.shape[-2] > 0
+    require_shape("P", x, fits, "(*batch, S, A, S)")
+    _require_distribution("P", x)
+    return x
+
+
+def read_reward(name: str, R: Tensor | ArrayLike, like: Tensor, dynamics: Tensor | None = None) -> Tensor:
+    """A reward, or anything of its shape `(*batch, S, A, S)`; with `dynamics`, of its states and actions."""
+    x = as_float(name, R, like=like)
+    if dynamics is None:
+        fits = x.ndim >= 3 and x.shape[-1] == x.shape[-3] and x.shape[-3] > 0 and x.shape[-2] > 0
+        require_shape(name, x, fits, "(*batch, S, A, S)")
+    else:
+        states, actions = dynamics.shape[-3:-1]
+        fits = x.ndim >= 3 and x.shape[-3:] == dynamics.shape[-3:]
+        require_shape(name, x, fits, f"(*batch, {states}, {actions}, {states}) as P has it")
+    _require_finite(name, x)
+    return x
+
+
+def read_gamma(gamma: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    """The discount, a number or a tensor of a batch shape, in [0, 1)."""
+    if isinstance(gamma, (int, float)) and not 0 <= gamma < 1:  # read here: on an accelerator nobody would
+        raise ValueError(f"gamma: got {gamma:.6g}, want 0 <= gamma < 1")
+    x = as_float("gamma", gamma, like=like)
+    require("gamma", (x >= 0) & (x < 1), "0 <= gamma < 1", x)
+    return x
+
+
+def read_policy(policy: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor:
+    """A policy `(*batch, S, A)`, uniform by default."""
+    states, actions = dynamics.shape[-3:-1]
+    if policy is None:
+        return torch.full((states, actions), 1 / actions, dtype=dynamics.dtype, device=dynamics.device)
+    x = as_float("policy", policy, like=dynamics)
+    fits = x.ndim >= 2 and x.shape[-2:] == dynamics.shape[-3:-1]
+    require_shape("policy", x, fits, f"(*batch, {states}, {actions}), one distribution a state")
+    _require_distribution("policy", x)
+    return x
+
+
+def read_weights_of(name: str, value: Tensor | ArrayLike | None, size: int, like: Tensor) -> Tensor:
+    """A distribution `(*batch, size)`, uniform by default."""
+    if value is None:
+        return torch.full((size,), 1 / size, dtype=like.dtype, device=like.device)
+    x = as_float(name, value, like=like)
+    require_shape(name, x, x.ndim >= 1 and x.shape[-1] == size, f"(*batch, {size})")
+    _require_distribution(name, x)
+    return x
+
+
+def read_initial(initial: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor:
+    """The distribution `(*batch, S)` of the first state, uniform by default."""
+    return read_weights_of("initial", initial, dynamics.shape[-1], dynamics)
+
+
+def read_per_state(name: str, value: Tensor | ArrayLike, states: int, like: Tensor) -> Tensor:
+    """A finite number a state, shape `(*batch, S)`."""
+    x = as_float(name, value, like=like)
+    require_shape(name, x, x.ndim >= 1 and x.shape[-1] == states, f"(*batch, {states}), one number a state")
+    _require_finite(name, x)
+    return x
+
+
+def read_weights(weights: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor | None:
+    """Weights `(*batch, S, A, S)` of a norm, none negative; None stands for 1."""
+    if weights is None:
+        return None
+    w = read_reward("weights", weights, dynamics, dynamics)
+    require("weights", w >= 0, "numbers >= 0", w)
+    return w
+
+
+def require_steps(name: str, steps: int) -> None:
+    """Raise `ValueError` unless a number of steps is at least 1."""
+    if steps < 1:
+        raise ValueError(f"{name}: got {steps}, want at least 1")
+
+
+def over_pairs(gamma: Tensor) -> Tensor:
+    """A discount `(*batch)` as `(*batch, 1, 1)`, ready to meet states and actions."""
+    return gamma[..., None, None]
+
+
+def _require_finite(name: str, x: Tensor) -> None:
+    finite = x.sum(-1).isfinite()  # one pass; the entries are looked at only where a row is not
+    if finite.device.type == "cpu":
+        try:
+            if bool(finite.all()):
+                return
+        except RuntimeError:  # inside torch.func.vmap a value cannot be read
+            return
+    require(name, x.isfinite(), "finite numbers", x)
+
+
+def _require_distribution(name: str, x: Tensor) -> None:
+    slack = 1e-6 if x.dtype == torch.float64 else 1e-3
+    total, smallest = x.sum(-1), x.amin(-1)
+    require(name, ~(smallest < 0), "no negative entry", smallest)
+    require(name, (total - 1).abs() <= slack, "rows that sum to one", total)
