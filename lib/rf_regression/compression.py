@@ -1,6 +1,6 @@
 r"""A few hundred weighted modes that stand for a million.
 
-Whatever the theory sums over modes is a function of $\log\lambda_i-\log\gamma$ that is analytic in the strip
+Whatever the theory sums over modes is a function of $\log\lambda_i-\log\Gamma$ that is analytic in the strip
 $|\mathrm{Im}|<\pi$. A polynomial through a few Chebyshev nodes of a short cell of $\log\lambda$ reproduces such a
 function to rounding error, so the modes of one cell may be replaced by its nodes, weighted by their moments.
 """

@@ -17,7 +17,7 @@ from lib.shapes import Float, Real
 
 @dataclass(frozen=True)
 class EffectiveRidge:
-    r"""Effective ridges and how much of the samples and features they leave over; `residual` is $|z+c-m|/m$."""
+    r"""Effective ridges and how much of the samples and features they leave over; `residual` is $|z+b_{\min}-m|/m$."""
 
     gamma: Float[Tensor, "*batch"]
     kappa: Float[Tensor, "*batch"]
@@ -31,11 +31,11 @@ class EffectiveRidge:
 def learnabilities(
     eigenvalues: Real[Tensor, "*#batch M"] | ArrayLike, gamma: Real[Tensor, "*#batch"] | ArrayLike
 ) -> Float[Tensor, "*out M"]:
-    r"""Share $L_i=\lambda_i/(\lambda_i+\gamma)$ of each mode that is learned.
+    r"""Share $L_i=\lambda_i/(\lambda_i+\Gamma)$ of each mode that is learned.
 
     Args:
         eigenvalues: $\lambda_i$ in any order, shape (*batch, M).
-        gamma: effective ridge $\gamma \ge 0$, shape broadcastable to (*batch,).
+        gamma: effective ridge $\Gamma \ge 0$, shape broadcastable to (*batch,).
 
     Returns:
         Numbers in [0, 1], shape (*batch, M); 0 where the eigenvalue is 0, whatever gamma is.
@@ -66,13 +66,13 @@ def solve_effective_ridge(
     *,
     num_iterations: int = ITERATIONS,
 ) -> EffectiveRidge:
-    r"""Outer and inner effective ridge $\gamma,\kappa\ge0$ of random-feature ridge regression.
+    r"""Outer and inner effective ridge $\Gamma,\kappa\ge0$ of random-feature ridge regression.
 
-    They solve $n=\sum_i\frac{\lambda_i}{\lambda_i+\gamma}+\frac{\delta}{\kappa}$ and
-    $k=\sum_i\frac{\lambda_i}{\lambda_i+\gamma}+\frac{k\kappa}{\gamma}$. With $m=\min(n,k)$ and $d=|1-n/k|$ both are one
-    scalar equation that falls in $\gamma$,
-    $$ \sum_i\frac{\lambda_i}{\lambda_i+\gamma}+\frac{2\delta/\gamma}{d+\sqrt{d^2+4\delta/(k\gamma)}}=m, $$
-    solved by bracketed Newton steps in $\log\gamma$. At $\delta=0$ and rank at most $m$ its solution is $\gamma=0$.
+    They solve $n=\sum_i\frac{\lambda_i}{\lambda_i+\Gamma}+\frac{\delta}{\kappa}$ and
+    $k=\sum_i\frac{\lambda_i}{\lambda_i+\Gamma}+\frac{k\kappa}{\Gamma}$. With $m=\min(n,k)$ and $\chi=|1-n/k|$ both are
+    one scalar equation that falls in $\Gamma$,
+    $$ \sum_i\frac{\lambda_i}{\lambda_i+\Gamma}+\frac{2\delta/\Gamma}{\chi+\sqrt{\chi^2+4\delta/(k\Gamma)}}=m, $$
+    solved by bracketed Newton steps in $\log\Gamma$. At $\delta=0$ and rank at most $m$ its solution is $\Gamma=0$.
     Gradients are those of the solution (one Newton step is differentiated), once, in every argument; that in an
     eigenvalue 0 is 0. Spectra of 1000 and more modes on the CPU are compressed unless a gradient in them is asked for.
 
@@ -85,7 +85,7 @@ def solve_effective_ridge(
 
     Returns:
         All of shape (*batch,): `modes_learned` is $z=\sum L_i$, `modes_learned_squared` $q=\sum L_i^2$, `sample_slack`
-        $b=n-z$, `feature_slack` $a=k-z$ (infinite where n or k is).
+        $b_n=n-z$, `feature_slack` $b_k=k-z$ (infinite where n or k is).
 
     Raises:
         ValueError: a ridge or eigenvalue that is negative or NaN, all eigenvalues zero, n or k not positive, both

@@ -17,11 +17,12 @@ MARGIN = 0.01  # a root that rounding puts outside its bracket would cost bisect
 
 
 def effective_gamma(modes: Modes, sizes: Sizes, ridge: Tensor, num_iterations: int) -> Tensor:
-    r"""$\gamma$, the solution of $z+c=m$, with its gradient in the spectrum, the sizes and the ridge.
+    r"""$\Gamma$, the solution of $z+b_{\min}=m$, with its gradient in the spectrum, the sizes and the ridge.
 
     The equation is solved as $\log P=\log N$. With $f_i\in[0,1]$ marking the $m$ largest modes,
-    $P=\sum(1-f_i)L_i+c$ and $N=\sum f_i(1-L_i)+(m-\mathrm{rank})_+$ are sums of positive terms, and $z+c-m=P-N$. Their
-    ratio has a logarithmic slope in $\log\gamma$ between -2 and -1/2, which is why Newton's method needs few steps.
+    $P=\sum(1-f_i)L_i+b_{\min}$ and $N=\sum f_i(1-L_i)+(m-\mathrm{rank})_+$ are sums of positive terms, and
+    $z+b_{\min}-m=P-N$. Their ratio has a logarithmic slope in $\log\Gamma$ between -2 and -1/2, which is why Newton's
+    method needs few steps.
     """
     fixed, delta = sizes.detach(), ridge.detach()
     batch = torch.broadcast_shapes(modes.batch, fixed.smaller.shape, delta.shape)
@@ -62,7 +63,7 @@ def effective_gamma(modes: Modes, sizes: Sizes, ridge: Tensor, num_iterations: i
         imbalance = imbalance + ((piece.weight - head) * learned - head * missed).sum(-1)
         slope = slope + (piece.weight * learned.detach() * missed.detach()).sum(-1)
     safe_ridge = torch.where(ridge.isinf(), torch.ones_like(ridge), ridge)
-    # sizes.smaller enters twice so that the value is P - N and the derivative is that of z + c - m
+    # sizes.smaller enters twice so that the value is P - N and the derivative is that of z + b_min - m
     imbalance = imbalance + slack_of(safe_ridge / gamma, sizes) - excess - (sizes.smaller - fixed.smaller)
     slope = slope.clamp_min(torch.finfo(u.dtype).tiny)
     solution = (u + torch.where(solvable, imbalance / slope, torch.zeros_like(u))).exp()
@@ -79,7 +80,7 @@ def effective_gamma(modes: Modes, sizes: Sizes, ridge: Tensor, num_iterations: i
 
 
 def _bracket(pieces: list[Modes], sizes: Sizes, log_delta: Tensor, m: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Ends of an interval that holds $\log\gamma$; the lower is minus infinity where $\gamma=0$."""
+    r"""Ends of an interval that holds $\log\Gamma$; the lower is minus infinity where $\Gamma=0$."""
     gap, share = sizes.width_ratio_gap, m * sizes.inverse_k
     modes_needed = (m.floor() + 1).unsqueeze(-1)
     floor = torch.full_like(m, -torch.inf)

@@ -48,7 +48,7 @@ class Modes:
         ]
 
     def with_tail(self, trace: Tensor, power: Tensor) -> Modes:
-        r"""The same modes and, below them, infinitely many that are far smaller than any $\gamma$.
+        r"""The same modes and, below them, infinitely many that are far smaller than any $\Gamma$.
 
         Only the sum of their eigenvalues, `trace`, matters, so one node stands for them: an eigenvalue far below
         rounding error (`trace` times eps squared), and as many modes as the sum asks for.

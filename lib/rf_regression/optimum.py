@@ -23,7 +23,7 @@ BELOW = 40.0  # where rank <= min(n, k): how far below the smallest eigenvalue t
 
 @dataclass(frozen=True)
 class OptimalRidge:
-    r"""The ridge with the least test error, the errors and the effective ridge $\gamma$ there."""
+    r"""The ridge with the least test error, the errors and the effective ridge $\Gamma$ there."""
 
     ridge: Float[Tensor, "*batch"]
     test: Float[Tensor, "*batch"]
@@ -41,8 +41,8 @@ def optimal_ridge(
     r"""Global minimum over the ridge of the test error that `rf_risk` gives.
 
     $$ \delta^*=\arg\min_{\delta\ge0}E_{\rm test}(n,k,\delta). $$
-    The risk is explicit in $\gamma$ but need not have a single minimum: risk and slope are evaluated on a grid in
-    $\log\gamma$ from its ridgeless value up, and the sign change of the slope next to the best point is bisected. No
+    The risk is explicit in $\Gamma$ but need not have a single minimum: risk and slope are evaluated on a grid in
+    $\log\Gamma$ from its ridgeless value up, and the sign change of the slope next to the best point is bisected. No
     gradient flows through the result.
 
     Args:
@@ -136,9 +136,9 @@ def _smallest(pieces: list[Modes]) -> Tensor:
 
 
 def _far_end(modes: Modes, sizes: Sizes, noise: Tensor, batch: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Error at infinite ridge, target power within reach, and a $\log\gamma$ beyond which the error rises.
+    r"""Error at infinite ridge, target power within reach, and a $\log\Gamma$ beyond which the error rises.
 
-    For large gamma $E=E_\infty-\frac{2}{\gamma}\sum\lambda v^2+O(\gamma^{-2})$; the scale is where both balance.
+    For large gamma $E=E_\infty-\frac{2}{\Gamma}\sum\lambda v^2+O(\Gamma^{-2})$; the scale is where both balance.
     """
     top = modes.log_eigenvalues.amax(-1, keepdim=True)
     value = (modes.log_eigenvalues - top).exp()  # in units of the largest eigenvalue
@@ -164,7 +164,7 @@ class _Point:
 
 
 def _risk_at(pieces: list[Modes], sizes: Sizes, noise: Tensor, u: Tensor, ridgeless: Tensor) -> _Point:
-    r"""Risk and the sign of its derivative at $u=\log\gamma$, where $z'=-s$, $a'=b'=s$, $L'=-L(1-L)$."""
+    r"""Risk and the sign of its derivative at $u=\log\Gamma$, where $z'=-\eta$, $b_k'=b_n'=\eta$, $L'=-L(1-L)$."""
     m = sizes.smaller.expand(u.shape)
     gamma = u.exp()
     balance, mass, mass_slope, unlearned, unlearned_slope, boundary, boundary_slope = (

@@ -22,8 +22,8 @@ def double_descent_peak(
 ) -> Float[Tensor, "*batch"]:
     r"""Leading term, for small ridge, of the test error at n = k.
 
-    With $\gamma_0$ the effective ridge at $\delta=0$, $\sum_i\lambda_i/(\lambda_i+\gamma_0)=n$,
-    $$ E_{\rm test}\simeq\frac12\sqrt{\frac{n\gamma_0}{\delta}}\Big[\sum_i(1-L_i)v_i^2+\sigma^2\Big], $$
+    With $\Gamma_0$ the effective ridge at $\delta=0$, $\sum_i\lambda_i/(\lambda_i+\Gamma_0)=n$,
+    $$ E_{\rm test}\simeq\frac12\sqrt{\frac{n\Gamma_0}{\delta}}\Big[\sum_i(1-L_i)v_i^2+\sigma^2\Big], $$
     with a relative error of order $\sqrt\delta$: the peak diverges as $\delta^{-1/2}$.
 
     Args:

@@ -30,7 +30,7 @@ def _common(**values: Tensor | ArrayLike) -> dict[str, Tensor]:
 
 
 def _modes_constant(alpha: Tensor) -> Tensor:
-    r"""$C=\frac{\pi/\alpha}{\sin(\pi/\alpha)}$, so that $z=C\gamma^{-1/\alpha}$."""
+    r"""$C=\frac{\pi/\alpha}{\sin(\pi/\alpha)}$, so that $z=C\Gamma^{-1/\alpha}$."""
     return 1 / torch.sinc(1 / alpha)
 
 
@@ -43,7 +43,7 @@ def powerlaw_krr_risk(
 ) -> Float[Tensor, "*batch"]:
     r"""Test error of kernel ridge regression on a power-law task, at a given ratio of train to test error.
 
-    With $r=\sqrt R$,
+    With $r=\sqrt{\mathcal R}$,
     $$ E_{\rm test}=\frac{\alpha A\,n^{1-\beta}}{1+(\alpha-1)r}\big[(1-r)^{1-\beta}+\alpha\sigma^2_{rel}\big],\qquad
     A=\Big(\frac{\pi/\alpha}{\sin(\pi/\alpha)}\Big)^{\beta-1}
     \frac{\pi(\alpha-\beta+1)}{\alpha^2\sin(\pi(\beta-1)/\alpha)}. $$
@@ -53,7 +53,7 @@ def powerlaw_krr_risk(
         alpha: decay of the eigenvalues, above 1; all arguments broadcast to (*batch,).
         beta: decay of the target power, between 1 and 2 alpha + 1.
         n: training samples.
-        fitting_ratio: $R=E_{\rm train}/E_{\rm test}$ in [0, 1].
+        fitting_ratio: $\mathcal R=E_{\rm train}/E_{\rm test}$ in [0, 1].
         relative_noise: $\sigma^2_{rel}$, noise variance over the noiseless ridgeless test error at the same n.
 
     Returns:
@@ -90,7 +90,7 @@ def powerlaw_rf_risk(
 ) -> Float[Tensor, "*batch"]:
     r"""Test error of random-feature ridge regression on a power-law task, at finite width.
 
-    With $u=1-\sqrt R$, $z=nu$ modes learned and $\varphi=(k-z)/(k-z+z/\alpha)$,
+    With $u=1-\sqrt{\mathcal R}$, $z=nu$ modes learned and $\varphi=(k-z)/(k-z+z/\alpha)$,
     $$ E_{\rm test}=\frac{C^{\beta-1}z^{1-\beta}B_1[1-\varphi(\beta-1)/\alpha]+\sigma^2}{1-u+\varphi u/\alpha},\qquad
     C=\frac{\pi/\alpha}{\sin(\pi/\alpha)},\quad B_1=\frac{\pi/\alpha}{\sin(\pi(\beta-1)/\alpha)}. $$
     The relative error of the sums that it stands for is of order $n^{-\min(1,\alpha+1-\beta)}$ at finite width.
@@ -100,7 +100,7 @@ def powerlaw_rf_risk(
         beta: decay of the target power, between 1 and alpha + 1.
         n: training samples.
         k: random features, `math.inf` allowed.
-        fitting_ratio: $R=E_{\rm train}/E_{\rm test}$ in [0, 1].
+        fitting_ratio: $\mathcal R=E_{\rm train}/E_{\rm test}$ in [0, 1].
         noise_variance: $\sigma^2$ of the labels, absolute.
 
     Returns:
@@ -139,9 +139,9 @@ def optimal_fitting_ratio(
     beta: Real[Tensor, "*#batch"] | ArrayLike,
     relative_noise: Real[Tensor, "*#batch"] | ArrayLike = 0.0,
 ) -> Float[Tensor, "*batch"]:
-    r"""Ratio $R^*$ of train to test error at which kernel ridge regression on a power-law task does best.
+    r"""Ratio $\mathcal R^*$ of train to test error at which kernel ridge regression on a power-law task does best.
 
-    $\sqrt{R^*}=r^*$ is the root in [0, 1) of
+    $\sqrt{\mathcal R^*}=r^*$ is the root in [0, 1) of
     $$ \alpha-\beta-(\alpha-1)\beta r+\alpha(\alpha-1)(1-r)^\beta\sigma^2_{rel}=0, $$
     and 0 if there is none: then fitting the training data exactly is best. In $\log(1-r)$ the root is that of an
     increasing convex function, which Newton's method finds from the right without a bracket.

@@ -47,10 +47,10 @@ def rf_risk(
 ) -> RiskEstimate:
     r"""Expected errors of ridge regression on k random features and n samples.
 
-    With $L_i=\lambda_i/(\lambda_i+\gamma)$, $z=\sum L_i$, $s=\sum L_i(1-L_i)$, slacks $a=k-z$ and $b=n-z$, and the
-    feature sufficiency $\varphi=a/(a+s)$,
-    $$ E_{\rm test}=\frac{n}{b+\varphi s}\Big[\sum_i(1-L_i)(1-\varphi L_i)v_i^2+\sigma^2\Big],\qquad
-    E_{\rm train}=(b/n)^2E_{\rm test}, $$
+    With $L_i=\lambda_i/(\lambda_i+\Gamma)$, $z=\sum L_i$, $\eta=\sum L_i(1-L_i)$, slacks $b_k=k-z$ and $b_n=n-z$,
+    and the feature sufficiency $\varphi=b_k/(b_k+\eta)$,
+    $$ E_{\rm test}=\frac{n}{b_n+\varphi\eta}\Big[\sum_i(1-L_i)(1-\varphi L_i)v_i^2+\sigma^2\Big],\qquad
+    E_{\rm train}=(b_n/n)^2E_{\rm test}, $$
     every term of which is positive. At $\delta=0$ with n = k below the rank the test error is infinite; power on modes
     with eigenvalue 0 acts as noise. Differentiable once in every argument; at $\delta=0$ derivatives are one-sided.
 
@@ -125,14 +125,14 @@ def rf_risk_with_tail(
 ) -> RiskEstimate:
     r"""Expected errors when the spectrum goes on below the listed eigenvalues.
 
-    Modes far below $\gamma$ have $L_i\approx\lambda_i/\gamma$: together they add $T/\gamma$ to $z$ and to $s$, nothing
-    to $q$, and their power to the noise. With infinitely many features that is an extra ridge T; with finitely many
-    it is not, because the tail uses up features too.
+    Modes far below $\Gamma$ have $L_i\approx\lambda_i/\Gamma$: together they add $T_{>M}/\Gamma$ to $z$ and to $\eta$,
+    nothing to $q$, and their power to the noise. With infinitely many features that is an extra ridge $T_{>M}$; with
+    finitely many it is not, because the tail uses up features too.
 
     Args:
         eigenvalues: the listed $\lambda_i$ in any order, shape (*batch, M).
         target_power: $v_i^2$ on the listed modes, shape (*batch, M).
-        tail_trace: $T$, sum of the eigenvalues that are not listed, shape broadcastable to (*batch,).
+        tail_trace: $T_{>M}$, sum of the eigenvalues that are not listed, shape broadcastable to (*batch,).
         tail_power: sum of the target power on them, shape broadcastable to (*batch,).
         n: training samples, `math.inf` allowed; n, k, ridge and noise broadcast to (*batch,).
         k: random features, `math.inf` allowed, but not together with n.
@@ -193,7 +193,7 @@ def _risk(
 
 
 def feature_sufficiency(found: Solution) -> tuple[Tensor, Tensor]:
-    r"""$\varphi=a/(a+s)$ and $1-\varphi=s/(a+s)$, each without cancellation."""
+    r"""$\varphi=b_k/(b_k+\eta)$ and $1-\varphi=\eta/(b_k+\eta)$, each without cancellation."""
     slack, boundary = found.slack.features, found.boundary
     endless = slack.isinf()
     features = torch.where(endless, torch.ones_like(slack), slack)
@@ -217,7 +217,10 @@ def power_sums(modes: Modes, gamma: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def errors(found: Solution, sizes: Sizes, sufficiency: Tensor, remaining: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Test error $\frac{n}{b+\varphi s}$ [remaining] and train error $(b/n)^2$ times it, finite where the limit is."""
+    r"""Test error $\frac{n}{b_n+\varphi\eta}$ [remaining] and train error $(b_n/n)^2$ times it.
+
+    Both are finite where the limit is.
+    """
     fitting = found.slack.samples_share
     variance = fitting + sufficiency * found.boundary / sizes.n
     diverges = variance == 0
@@ -235,17 +238,17 @@ def risk_along_gamma(
     gamma: Real[Tensor, "*#batch"] | ArrayLike,
     noise_variance: Real[Tensor, "*#batch"] | ArrayLike = 0.0,
 ) -> RiskCurve:
-    r"""Errors as explicit functions of the effective ridge $\gamma$, with the ridge $\gamma ab/k$ that causes it.
+    r"""Errors as explicit functions of the effective ridge $\Gamma$, with the ridge $\Gamma b_kb_n/k$ that causes it.
 
     No equation is solved, so a curve over all ridges costs one evaluation a point. With n infinite every finite ridge
-    has the same $\gamma$; above that one the ridge is infinite (of the order of n).
+    has the same $\Gamma$; above that one the ridge is infinite (of the order of n).
 
     Args:
         eigenvalues: $\lambda_i$ in any order, shape (*batch, M).
         target_power: $v_i^2$, shape (*batch, M).
         n: training samples, `math.inf` allowed; n, k, gamma and noise broadcast to (*batch,).
         k: random features, `math.inf` allowed, but not together with n.
-        gamma: $\gamma\ge0$.
+        gamma: $\Gamma\ge0$.
         noise_variance: $\sigma^2$ of the labels; the test error includes it.
 
     Returns:

@@ -39,7 +39,7 @@ class Sizes:
     smaller: Float[Tensor, "*batch"]  # m = min(n, k)
     samples_surplus: Float[Tensor, "*batch"]  # (n - k)_+, 0 where k is infinite, inf where n is
     features_surplus: Float[Tensor, "*batch"]  # (k - n)_+, 0 where n is infinite, inf where k is
-    width_ratio_gap: Float[Tensor, "*batch"]  # d = |1 - n/k|
+    width_ratio_gap: Float[Tensor, "*batch"]  # chi = |1 - n/k|
     inverse_k: Float[Tensor, "*batch"]
 
     def detach(self) -> Sizes:
@@ -63,7 +63,7 @@ def read_sizes(n: Tensor | ArrayLike, k: Tensor | ArrayLike, like: Tensor) -> Si
     difference = finite_n - finite_k
     either = no_samples_limit | no_features_limit
     zero, infinity = torch.zeros_like(difference), torch.full_like(difference, torch.inf)
-    # (|x| + x)/2 is exact, and its derivative at n = k is the 1/2 that the smooth sum z + c - min(n, k) needs
+    # (|x| + x)/2 is exact, and its derivative at n = k is the 1/2 that the smooth sum z + b_min - min(n, k) needs
     more_samples = torch.where(either, zero, (difference.abs() + difference) / 2)
     more_features = torch.where(either, zero, (difference.abs() - difference) / 2)
     gap = torch.where(either, torch.ones_like(difference), difference.abs() / finite_k)

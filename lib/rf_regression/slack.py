@@ -12,7 +12,7 @@ from lib.shapes import Float
 
 
 def slack_of(ridge_over_gamma: Tensor, sizes: Sizes) -> Tensor:
-    r"""$c=\min(a,b)=\frac{2\delta/\gamma}{d+\sqrt{d^2+4\delta/(k\gamma)}}$, a sum of positive terms."""
+    r"""$b_{\min}=\min(b_k,b_n)=\frac{2\delta/\Gamma}{\chi+\sqrt{\chi^2+4\delta/(k\Gamma)}}$, from positive terms."""
     gap = torch.where(sizes.width_ratio_gap.isinf(), torch.ones_like(sizes.width_ratio_gap), sizes.width_ratio_gap)
     square = gap.square() + 4 * ridge_over_gamma * sizes.inverse_k
     nothing = (square == 0) | sizes.n.isinf()
@@ -21,19 +21,20 @@ def slack_of(ridge_over_gamma: Tensor, sizes: Sizes) -> Tensor:
 
 
 def slack_and_slope(ridge_over_gamma: Tensor, gap: Tensor, inverse_k: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$c$ and $-\mathrm dc/\mathrm d\log\gamma$, which lies between $c/2$ and $c$; in few operations, no gradient.
+    r"""$b_{\min}$ and $-\mathrm db_{\min}/\mathrm d\log\Gamma$, in few operations, no gradient.
 
-    `gap` is $d$, any finite number where n is infinite (there `ridge_over_gamma` is 0, and so is c).
+    The latter lies between $b_{\min}/2$ and $b_{\min}$. `gap` is $\chi$, any finite number where n is infinite (there
+    `ridge_over_gamma` is 0, and so is $b_{\min}$).
     """
     tiny = torch.finfo(gap.dtype).tiny
-    root = (gap * gap + 4 * ridge_over_gamma * inverse_k).sqrt()  # = 2c/k + d
+    root = (gap * gap + 4 * ridge_over_gamma * inverse_k).sqrt()  # = 2 b_min / k + chi
     slack = 2 * ridge_over_gamma / (gap + root).clamp_min(tiny)
     return slack, slack * (slack * inverse_k + gap) / root.clamp_min(tiny)
 
 
 @dataclass(frozen=True)
 class Slacks:
-    """What is left over at a given gamma: c = min(a, b), samples b, the shares b/n and a/k, features a."""
+    """What is left over at a given gamma: b_min, samples b_n, the shares b_n / n and b_k / k, features b_k."""
 
     smaller: Float[Tensor, "*batch"]
     samples: Float[Tensor, "*batch"]

@@ -61,7 +61,7 @@ def powerlaw_tail(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     r"""Sums of $i^{-\alpha}$ and $i^{-\beta}$ over all modes beyond the first M, by the midpoint rule.
 
-    $$ T=\frac{(M+\frac12)^{1-\alpha}}{\alpha-1},\qquad V=\frac{(M+\frac12)^{1-\beta}}{\beta-1}, $$
+    $$ T_{>M}=\frac{(M+\frac12)^{1-\alpha}}{\alpha-1},\qquad V_{>M}=\frac{(M+\frac12)^{1-\beta}}{\beta-1}, $$
     with a relative error of order $M^{-2}$.
 
     Args:
@@ -70,7 +70,7 @@ def powerlaw_tail(
         beta: decay of the target power, between 1 and 2 alpha + 1.
 
     Returns:
-        T and V, each of shape (*batch,).
+        $T_{>M}$ and $V_{>M}$, each of shape (*batch,).
 
     Raises:
         ValueError: M not positive, or an exponent outside its range.
