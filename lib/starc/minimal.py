@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lib.linalg import solve
 from lib.starc.mdp import potential_to_reward
 from lib.starc.rewards import mean_reward, shaping_term
 
@@ -40,6 +41,6 @@ def minimal_shaped_reward(reward: Tensor, dynamics: Tensor, discount: Tensor, we
     for _ in range(2):  # normal equations square the condition number; the second solve repairs it
         weighted = (w * left).sum(-2)
         right = weighted.sum(-1) - step[..., 0] * weighted.sum(-2)
-        potential = torch.linalg.solve(normal, right.unsqueeze(-1)).squeeze(-1)
+        potential = solve(normal, right.unsqueeze(-1)).squeeze(-1)
         left = left + shaping_term(potential, discount)
     return left

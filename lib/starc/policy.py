@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, broadcast_batch
+from lib.linalg import solve
 from lib.shapes import Float, Real
 from lib.starc.rewards import mean_reward
 from lib.starc.setting import (
@@ -160,7 +161,7 @@ def _solve(system: Tensor, right: Tensor) -> Tensor:
     """Solve for the right sides `(*batch, S)`; those that share a matrix share its factorisation."""
     matrix = _without_leading_ones(system, 2)
     columns, restore = _as_columns(right, matrix.ndim - 2)
-    return restore(torch.linalg.solve(matrix, columns))
+    return restore(solve(matrix, columns))
 
 
 def _without_leading_ones(x: Tensor, kept: int) -> Tensor:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.linalg import solve
+
 NOISE = 256.0  # in units of rounding: an action replaces another only if it is better by more
 
 
@@ -51,14 +53,14 @@ class Problems:
     def evaluate(self, actions: Tensor) -> Tensor:
         """Values of deterministic policies `(N, K, S)` under all rewards, shape `(N, K, F, S)`."""
         gain, chain = self.induced(actions)
-        values: Tensor = torch.linalg.solve(self._system(chain), gain.mT)
+        values: Tensor = solve(self._system(chain), gain.mT)
         return values.mT
 
     def visits(self, actions: Tensor, start: Tensor) -> Tensor:
         """Discounted visits of states, `(N, K, S)`, by deterministic policies that start from `(N, S)`."""
         system = self._system(self.induced(actions)[1])
         right = start[:, None, :, None].expand(-1, actions.shape[1], -1, -1)
-        visits: Tensor = torch.linalg.solve(system.mT, right)
+        visits: Tensor = solve(system.mT, right)
         return visits.squeeze(-1)
 
     def induced(self, actions: Tensor) -> tuple[Tensor, Tensor]:
