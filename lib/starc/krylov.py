@@ -10,49 +10,77 @@ from torch import Tensor
 RESTART = 32  # Krylov steps between looks at the true residual
 ROUNDING = 16.0  # in units of rounding of the solution: what a residual may keep
 
+Product = Callable[[Tensor], Tensor]
+
 
 def discounted_solution(
-    chain: Callable[[Tensor], Tensor], right: Tensor, gamma: Tensor, steps: int
+    chain: Product, right: Tensor, gamma: Tensor, steps: int, rough: Product | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Solution $x$ of $x-\gamma Px=b$ for every column of `right` `(S, C)`, and its largest residuals `(C,)`.
 
     BiCGStab is restarted every `RESTART` steps from the true residual. A column that got no better by it takes one step
-    $x\to b+\gamma Px$ instead, which contracts the error. Columns share the product with P and nothing else.
+    $x\to b+\gamma Px$ instead, which contracts the error. Columns share the product with P and nothing else. With
+    `rough`, the product in float32, corrections are sought in float32 as long as each gains a digit.
+
+    P leaves the constant vector alone, which makes it the slowest part of the error. So the Krylov steps solve
+    $y-\gamma(P-1\bar{\,\cdot\,})y=r$, the bar being the mean over states, and
+    $x=y+\frac\gamma{1-\gamma}\bar y$ solves $x-\gamma Px=r$.
     """
-
-    def applied(x: Tensor) -> Tensor:
-        return x - gamma * chain(x)
-
-    x = right.clone()
-    left = right - applied(x)
-    while steps > 0 and not _settled(left, x):
-        step, used = _bicgstab(applied, left, x, min(steps, RESTART))
+    solve = _corrections(chain if rough is None else rough, gamma, right.dtype if rough is None else torch.float32)
+    x, left = right, gamma * chain(right)
+    size, limit = _size(left), _rounding(x)
+    while steps > 0 and not _read(size <= limit):
+        step, used = solve(left, size, limit, min(steps, RESTART))
         steps -= used
-        candidate = x + step
-        remaining = right - applied(candidate)
-        better = _size(remaining) < _size(left)
-        x = torch.where(better, candidate, x + left)
-        left = torch.where(better, remaining, gamma * chain(left))
-    return x, _size(left)
+        candidate = x + step.addcmul(gamma / (1 - gamma), step.mean(0))
+        remaining = (right - candidate).addcmul(gamma, chain(candidate))
+        now, limit = _size(remaining), _rounding(candidate)
+        if rough is not None and not _read(now <= limit.maximum(size / 10)):
+            solve, rough = _corrections(chain, gamma, right.dtype), None
+        better = now < size
+        if _read(better):
+            x, left, size = candidate, remaining, now
+        else:
+            x = torch.where(better, candidate, x + left)
+            left = torch.where(better, remaining, gamma * chain(left))
+            size, limit = _size(left), _rounding(x)
+    return x, size
 
 
-def _bicgstab(applied: Callable[[Tensor], Tensor], left: Tensor, x: Tensor, steps: int) -> tuple[Tensor, int]:
-    """Steps of BiCGStab on the residual `left`: the correction of `x`, and how many were made."""
+def _corrections(chain: Product, gamma: Tensor, dtype: torch.dtype) -> Callable[..., tuple[Tensor, int]]:
+    """BiCGStab in `dtype` on residuals scaled to size 1, until `limit` or rounding of `dtype`."""
+    discount = gamma.to(dtype)
+
+    def applied(y: Tensor) -> Tensor:
+        return y.addcmul(discount, chain(y) - y.mean(0), value=-1)
+
+    def solve(left: Tensor, size: Tensor, limit: Tensor, steps: int) -> tuple[Tensor, int]:
+        scale = torch.where(size > 0, size, torch.ones_like(size))
+        reachable = (limit / scale).clamp_min(ROUNDING * torch.finfo(dtype).eps)
+        step, used = _bicgstab(applied, (left / scale).to(dtype), reachable.to(dtype), steps)
+        return step.to(left.dtype) * scale, used
+
+    return solve
+
+
+def _bicgstab(applied: Product, left: Tensor, limit: Tensor, steps: int) -> tuple[Tensor, int]:
+    """Steps of BiCGStab on the residual `left`, until it is below `limit`: the correction, and how many were made."""
+    enough = left.shape[0] * (limit / 4).square()  # entries of a quarter: a sum is read faster than the largest one
     shadow, direction, correction = left, left, torch.zeros_like(left)
     size = (shadow * left).sum(0)
     for done in range(1, steps + 1):
         image = applied(direction)
         alpha = _ratio(size, (shadow * image).sum(0))
-        half = left - alpha * image
+        half = left.addcmul(alpha, image, value=-1)
         half_image = applied(half)
         omega = _ratio((half_image * half).sum(0), half_image.square().sum(0))
-        correction = correction + alpha * direction + omega * half
-        left = half - omega * half_image
-        if _settled(left, x):
+        correction.addcmul_(alpha, direction).addcmul_(omega, half)
+        left = half.addcmul(omega, half_image, value=-1)
+        if _read(left.square().sum(0) <= enough):
             return correction, done
         before, size = size, (shadow * left).sum(0)
         beta = _ratio(size * alpha, before * omega)
-        direction = left + beta * (direction - omega * image)
+        direction = direction.addcmul(omega, image, value=-1).mul_(beta).add_(left)
     return correction, steps
 
 
@@ -66,7 +94,10 @@ def _size(x: Tensor) -> Tensor:
     return x.abs().amax(0)
 
 
-def _settled(left: Tensor, x: Tensor) -> bool:
-    """Whether all residuals are at rounding level; never on an accelerator, which would have to wait for it."""
-    limit = ROUNDING * torch.finfo(x.dtype).eps * _size(x)
-    return left.device.type == "cpu" and bool((_size(left) <= limit).all())
+def _rounding(x: Tensor) -> Tensor:
+    return ROUNDING * torch.finfo(x.dtype).eps * _size(x)
+
+
+def _read(holds: Tensor) -> bool:
+    """Whether this holds for all columns; never on an accelerator, which would have to wait for the answer."""
+    return holds.device.type == "cpu" and bool(holds.all())

@@ -44,7 +44,7 @@ def read_reward(name: str, R: Tensor | ArrayLike, like: Tensor, dynamics: Tensor
         states, actions = dynamics.shape[-3:-1]
         fits = x.ndim >= 3 and x.shape[-3:] == dynamics.shape[-3:]
         require_shape(name, x, fits, f"(*batch, {states}, {actions}, {states}) as P has it")
-    _require_finite(name, x)
+    require_finite(name, x)
     return x
 
 
@@ -88,7 +88,7 @@ def read_per_state(name: str, value: Tensor | ArrayLike, states: int, like: Tens
     """A finite number a state, shape `(*batch, S)`."""
     x = as_float(name, value, like=like)
     require_shape(name, x, x.ndim >= 1 and x.shape[-1] == states, f"(*batch, {states}), one number a state")
-    _require_finite(name, x)
+    require_finite(name, x)
     return x
 
 
@@ -112,8 +112,9 @@ def over_pairs(gamma: Tensor) -> Tensor:
     return gamma[..., None, None]
 
 
-def _require_finite(name: str, x: Tensor) -> None:
-    finite = x.sum(-1).isfinite()  # one pass; the entries are looked at only where a row is not
+def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:
+    """Raise `ValueError` unless all entries are finite; `sums` are any that contain them all, if at hand."""
+    finite = (x.sum(-1) if sums is None else sums).isfinite()  # the entries are looked at only where a sum is not
     if finite.device.type == "cpu":
         try:
             if bool(finite.all()):
