@@ -162,13 +162,13 @@ def preference_reward(
         value = -special.log_expit(score).mean() + prior / 2 * theta @ theta
         return float(value), prior * theta - towards.T @ special.expit(-score) / count
 
-    def curvature(theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    def curvature(theta: np.ndarray) -> np.ndarray:
         chance = special.expit(towards @ theta)
-        bent: np.ndarray = towards.T @ (chance * (1 - chance) * (towards @ direction)) / count
-        return bent + prior * direction
+        bent: np.ndarray = (towards.T * (chance * (1 - chance))) @ towards / count
+        return bent + prior * np.eye(len(theta))
 
     start = np.zeros(towards.shape[1])
-    found = optimize.minimize(loss, start, jac=True, hessp=curvature, method="trust-krylov", options={"gtol": 1e-9})
+    found = optimize.minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-9})
     slope = float(np.abs(loss(found.x)[1]).max())  # near the peak rounding may end the search before its own goal
     if slope > 1e-6 * max(1.0, float(np.abs(towards).max())):
         raise RuntimeError(f"preference_reward: the optimiser stopped at a slope of {slope:.1e}: {found.message}")
