@@ -18,9 +18,10 @@ def discounted_solution(
 ) -> tuple[Tensor, Tensor]:
     r"""Solution $x$ of $x-\gamma Px=b$ for every column of `right` `(S, C)`, and its largest residuals `(C,)`.
 
-    BiCGStab is restarted every `RESTART` steps from the true residual. A column that got no better by it takes one step
-    $x\to b+\gamma Px$ instead, which contracts the error. Columns share the product with P and nothing else. With
-    `rough`, the product in float32, corrections are sought in float32 as long as each gains a digit.
+    BiCGStab is restarted every `RESTART` steps from the true residual. Where a column got no better by it, steps of
+    value iteration $x\to b+\gamma Px$ follow, which contract the error: one, and on the CPU, where this is known, as
+    many more as the failure has cost, doubled for each failure in a row. With `rough`, the product in float32,
+    corrections are sought in float32 as long as each gains three digits.
 
     P leaves the constant vector alone, which makes it the slowest part of the error. So the Krylov steps solve
     $y-\gamma(P-1\bar{\,\cdot\,})y=r$, the bar being the mean over states, and
@@ -28,23 +29,32 @@ def discounted_solution(
     """
     solve = _corrections(chain if rough is None else rough, gamma, right.dtype if rough is None else torch.float32)
     x, left = right, gamma * chain(right)
-    size, limit = _size(left), _rounding(x)
+    size, limit, plain = _size(left), _rounding(x), RESTART
     while steps > 0 and not _read(size <= limit):
         step, used = solve(left, size, limit, min(steps, RESTART))
         steps -= used
         candidate = x + step.addcmul(gamma / (1 - gamma), step.mean(0))
         remaining = (right - candidate).addcmul(gamma, chain(candidate))
         now, limit = _size(remaining), _rounding(candidate)
-        if rough is not None and not _read(now <= limit.maximum(size / 10)):
+        if rough is not None and not _read(now <= limit.maximum(size / 1000)):
             solve, rough = _corrections(chain, gamma, right.dtype), None
-        better = now < size
+        better = (now < size) | (now <= limit)
         if _read(better):
-            x, left, size = candidate, remaining, now
-        else:
-            x = torch.where(better, candidate, x + left)
-            left = torch.where(better, remaining, gamma * chain(left))
-            size, limit = _size(left), _rounding(x)
+            x, left, size, plain = candidate, remaining, now, RESTART
+            continue
+        x, left = torch.where(better, candidate, x), torch.where(better, remaining, left)
+        more = min(steps, plain) if x.device.type == "cpu" else 0
+        x = _iterated(chain, gamma, x, left, 1 + 2 * more)
+        left = (right - x).addcmul(gamma, chain(x))
+        size, limit, steps, plain = _size(left), _rounding(x), steps - more, 2 * plain
     return x, size
+
+
+def _iterated(chain: Product, gamma: Tensor, x: Tensor, left: Tensor, steps: int) -> Tensor:
+    """Value iteration from `x` with residual `left`, and the constant that centres what is left then."""
+    for _ in range(steps):
+        x, left = x + left, gamma * chain(left)
+    return x + (left.amax(0) + left.amin(0)) / (2 * (1 - gamma))
 
 
 def _corrections(chain: Product, gamma: Tensor, dtype: torch.dtype) -> Callable[..., tuple[Tensor, int]]:
@@ -66,7 +76,9 @@ def _corrections(chain: Product, gamma: Tensor, dtype: torch.dtype) -> Callable[
 def _bicgstab(applied: Product, left: Tensor, limit: Tensor, steps: int) -> tuple[Tensor, int]:
     """Steps of BiCGStab on the residual `left`, until it is below `limit`: the correction, and how many were made."""
     enough = left.shape[0] * (limit / 4).square()  # entries of a quarter: a sum is read faster than the largest one
-    shadow, direction, correction = left, left, torch.zeros_like(left)
+    wave = torch.arange(left.shape[0], dtype=left.dtype, device=left.device).cos().unsqueeze(-1)
+    shadow = left + left.square().mean(0).sqrt() * wave  # without zeros: a sparse one soon is orthogonal to all
+    direction, correction = left, torch.zeros_like(left)
     size = (shadow * left).sum(0)
     for done in range(1, steps + 1):
         image = applied(direction)

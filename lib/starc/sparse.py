@@ -38,7 +38,8 @@ def sparse_val_canonical(
     r"""The canonical reward of `canonicalise` with method "val", from lists of K successors.
 
     Solves $V=\bar R_\pi+\gamma P_\pi V$ by restarted BiCGStab, all rewards at once, and never forms an array of S times
-    S. Where a restart brings no progress a step of value iteration does. The result carries no gradient.
+    S. Where a restart brings no progress value iteration does. On the CPU several rewards in float64 take their steps
+    in float32, against residuals in float64. The result carries no gradient.
 
     Args:
         rewards: $R(s,a,s'_k)$ for the k-th listed successor, shape (*batch, S, A, K).
@@ -46,7 +47,7 @@ def sparse_val_canonical(
         probs: their probabilities, shape (S, A, K), each list summing to one; pad with 0.
         gamma: discount in [0, 1), shape broadcastable to (*batch,).
         policy: $\pi(a\mid s)$, shape (S, A); uniform by default.
-        sweeps: Krylov steps, 512 by default, each of which applies P twice; on the CPU it stops at rounding level.
+        sweeps: steps, 512 by default, each of which applies P twice; on the CPU it stops at rounding level.
 
     Returns:
         `advantage` (*batch, S, A), `value` (*batch, S) and `residual` (*batch,) in units of the reward.
