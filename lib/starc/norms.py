@@ -32,5 +32,5 @@ def weighted_norm(x: Tensor, weights: Tensor | None, order: int | float) -> Tens
 def standardised(x: Tensor, size: Tensor, limit: Tensor) -> Tensor:
     """`x` divided by its norm `size`, and zero where that is at most `limit`."""
     trivial = size <= limit
-    scaled = x / torch.where(trivial, torch.ones_like(size), size)[..., None, None, None]
-    return torch.where(trivial[..., None, None, None], torch.zeros_like(scaled), scaled)
+    factor = torch.where(trivial, 0, 1 / torch.where(trivial, 1, size))
+    return x * factor[..., None, None, None]

@@ -149,7 +149,8 @@ def expected_next(dynamics: Tensor, value: Tensor) -> Tensor:
     states, actions = dynamics.shape[-3:-1]
     rows = _without_leading_ones(dynamics, 3).flatten(-3, -2)  # (*batch, S A, S)
     columns, restore = _as_columns(value, rows.ndim - 2)
-    product: Tensor = restore(rows @ columns).unflatten(-1, (states, actions))
+    ahead = (columns.mT @ rows.mT).mT  # several times as fast as rows @ columns where there is one column a matrix
+    product: Tensor = restore(ahead).unflatten(-1, (states, actions))
     return product
 
 
