@@ -28,7 +28,7 @@ def discounted_solution(
     $x=y+\frac\gamma{1-\gamma}\bar y$ solves $x-\gamma Px=r$.
     """
     solve = _corrections(chain if rough is None else rough, gamma, right.dtype if rough is None else torch.float32)
-    x, left = right, gamma * chain(right)
+    x, left = torch.zeros_like(right), right
     size, limit, plain = _size(left), _rounding(x), RESTART
     while steps > 0 and not _read(size <= limit):
         step, used = solve(left, size, limit, min(steps, RESTART))
@@ -98,8 +98,7 @@ def _bicgstab(applied: Product, left: Tensor, limit: Tensor, steps: int) -> tupl
 
 def _ratio(over: Tensor, under: Tensor) -> Tensor:
     """The quotient, and 0 where the method has broken down; the restart repairs that."""
-    gone = under == 0
-    return torch.where(gone, torch.zeros_like(over), over / torch.where(gone, torch.ones_like(under), under))
+    return (over / under).nan_to_num(0, 0, 0)
 
 
 def _size(x: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def sparse_val_canonical(
         "rewards", reward, reward.ndim >= 3 and reward.shape[-3:] == chance.shape, f"(*batch, ...) + {wanted}"
     )
     mean = torch.einsum("...sak,sak->...sa", reward.detach(), chance.detach())
-    require_finite("rewards", reward, mean)
+    require_finite("rewards", reward, mean.sum((-2, -1)))
     following = _read_successors(next_states, chance, wanted)
     discount = read_gamma(gamma, like)
     pi = read_policy(policy, chance)
@@ -97,9 +97,9 @@ def sparse_val_canonical(
         right = torch.einsum("csa,sa->sc", mean, pi).contiguous()  # neighbours in memory share a successor
         rough = _average_in_single(chosen, listed) if right.dtype == torch.float64 and len(mean) > 1 else None
         value, residual = discounted_solution(chain, right, per_column, steps, rough)
-        later = (per_column * ahead(value)).mT.reshape(-1, states, actions)
+        later = ahead(value).mul_(per_column).mT.reshape(-1, states, actions)
         value = value.mT
-        advantage = mean + later - value.unsqueeze(-1)
+        advantage = later.add_(mean).sub_(value.unsqueeze(-1))
     return SparseCanonical(
         advantage.reshape(*batch, states, actions), value.reshape(*batch, states), residual.reshape(batch)
     )
