@@ -23,7 +23,7 @@ def solve(matrix: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n k"
         right: k right sides, shape (*batch, n, k).
 
     Raises:
-        torch.linalg.LinAlgError: a matrix is singular.
+        RuntimeError: a matrix is singular (on the CPU).
 
     >>> solve(torch.tensor([[[2.0, 0.0], [0.0, 4.0]]]), torch.tensor([[[2.0], [2.0]]])).flatten()
     tensor([1.0000, 0.5000])
