@@ -10,7 +10,7 @@ from lib.shapes import Float
 LARGEST = 128  # unknowns up to which torch factorises a batch reliably on several threads
 
 
-def solve(matrix: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch n k"]:
+def solve(matrix: Float[Tensor, "*#batch n n"], right: Float[Tensor, "*#batch n k"]) -> Float[Tensor, "*out n k"]:
     """Solve `matrix @ x = right` for systems that need no pivoting between blocks.
 
     On the CPU with more than one thread `torch.linalg.solve` fails on a batch of matrices with more than 150 rows
@@ -20,7 +20,7 @@ def solve(matrix: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n k"
 
     Args:
         matrix: diagonally dominant or positive definite, shape (*batch, n, n).
-        right: k right sides, shape (*batch, n, k).
+        right: k right sides, shape (*batch, n, k); batch axes broadcast.
 
     Raises:
         RuntimeError: a matrix is singular (on the CPU).
@@ -29,6 +29,8 @@ def solve(matrix: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n k"
     tensor([1.0000, 0.5000])
     """
     size = matrix.shape[-1]
+    batch = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
+    matrix, right = matrix.expand(*batch, size, size), right.expand(*batch, size, right.shape[-1])
     if size <= LARGEST or matrix.ndim == 2 or matrix.device.type != "cpu":
         solution: Tensor = torch.linalg.solve(matrix, right)
         return solution

@@ -36,6 +36,15 @@ def test_a_single_matrix_and_float32_are_welcome() -> None:
     assert solve(matrix[None], right[None]).dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [3, LARGEST + 1])
+def test_batch_axes_broadcast(size: int) -> None:
+    matrix, right = systems(size, 3, "cpu", by_columns=False)
+    want = torch.stack([solve(m, right) for m in matrix])
+    torch.testing.assert_close(solve(matrix[:, None], right), want)
+    torch.testing.assert_close(solve(matrix, right[0]), torch.stack([solve(m, right[0]) for m in matrix]))
+    torch.testing.assert_close(solve(matrix[0], right), torch.stack([solve(matrix[0], r) for r in right]))
+
+
 def test_gradients_pass_through_the_blocks() -> None:
     matrix, right = systems(LARGEST + 1, 1, "cpu", by_columns=False)
     matrix, right = matrix.requires_grad_(), right.requires_grad_()
