@@ -129,7 +129,8 @@ def bound(
         return f"violated at {finding.bad} of {finding.points} points"
 
     allowance = _join(_percent(rtol), f"{atol:g}" if atol else "")
-    criterion = _join("value <= bound" if side > 0 else "value >= bound", allowance)
+    relation, shift = ("<=", " + ") if side > 0 else (">=", " - ")
+    criterion = shift.join(part for part in (f"value {relation} bound", allowance.replace(" + ", shift)) if part)
     write_down(id, "bound", statement, confront(name, edge), criterion, _rivals(rival, confront, describe))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lib.checks import ArrayLike, broadcast_batch, require
 from lib.shapes import Float, Real
 from lib.starc.minimal import minimal_reward, minimal_shaped_reward
-from lib.starc.policy import values_of
+from lib.starc.policy import values_of, without_rounding
 from lib.starc.rewards import mean_reward, shaping_term
 from lib.starc.setting import (
     read_dynamics,
@@ -88,7 +88,8 @@ def canonicalise(
         pi = None if policy is None else read_policy(policy, dynamics)
         batch = broadcast_batch(**shapes, policy=() if pi is None else pi.shape[:-2])
         value, _, advantage = values_of(mean_reward(reward, dynamics), dynamics, discount, pi)
-        result = advantage.unsqueeze(-1) if method == "val" else reward + shaping_term(value, discount)
+        level = without_rounding(advantage, value).unsqueeze(-1)
+        result = level if method == "val" else reward + shaping_term(value, discount)
     elif method in ("minimal", "minimal_potential"):
         w = read_weights(weights, dynamics)
         batch = broadcast_batch(**shapes, weights=() if w is None else w.shape[:-3])

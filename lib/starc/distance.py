@@ -100,4 +100,5 @@ def starc_distance(
         form = canonicalise(reward, dynamics, discount, method, policy, w, state_weights)
         own_size = largest_mean_size(reward, dynamics) if size_of == "range" else weighted_norm(reward, w, size_of)
         forms.append(standardised(form, measured(form, size_of), trivial_share(like) * own_size))
-    return measured(forms[0] - forms[1], distance_of).expand(batch)
+    apart = measured(forms[0] - forms[1], distance_of)
+    return apart.expand(broadcast_batch(arguments=batch, distance=apart.shape))

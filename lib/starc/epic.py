@@ -55,7 +55,7 @@ def epic_distance(
     """
     like = shared_kind(R1, R2, gamma, state_weights, action_weights)
     first = read_reward("R1", R1, like)
-    second = read_reward("R2", R2, like, first)
+    second = read_reward("R2", R2, like, first, "R1")
     states, actions = first.shape[-3:-1]
     discount = read_gamma(gamma, like)
     d_s = read_weights_of("state_weights", state_weights, states, like)

@@ -24,7 +24,7 @@ def read_norm(name: str, norm: object) -> Norm:
 def weighted_norm(x: Tensor, weights: Tensor | None, order: int | float) -> Tensor:
     r"""$(\sum\omega|x|^p)^{1/p}$ over the last three axes, for $p=\infty$ the largest $\omega|x|$."""
     if weights is not None:
-        x = x * (weights.sqrt() if order == 2 else weights)
+        x = x * (_root(weights) if order == 2 else weights)
     size: Tensor = torch.linalg.vector_norm(x, order, dim=(-3, -2, -1))
     return size
 
@@ -34,3 +34,9 @@ def standardised(x: Tensor, size: Tensor, limit: Tensor) -> Tensor:
     trivial = size <= limit
     factor = torch.where(trivial, 0, 1 / torch.where(trivial, 1, size))
     return x * factor[..., None, None, None]
+
+
+def _root(weights: Tensor) -> Tensor:
+    """The square root, with derivative 0 instead of infinity where a weight is 0."""
+    positive = weights > 0
+    return torch.where(positive, torch.where(positive, weights, torch.ones_like(weights)).sqrt(), 0)

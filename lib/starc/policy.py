@@ -22,6 +22,8 @@ from lib.starc.setting import (
     shared_kind,
 )
 
+NOISE = 32.0  # in units of rounding of the values: advantages below are none
+
 
 @dataclass(frozen=True)
 class PolicyValue:
@@ -109,8 +111,8 @@ def occupancy(
     like = shared_kind(P, gamma, policy, initial)
     dynamics, discount = read_dynamics(P, like), read_gamma(gamma, like)
     pi, start = read_policy(policy, dynamics), read_initial(initial, dynamics)
-    broadcast_batch(P=dynamics.shape[:-3], gamma=discount.shape, policy=pi.shape[:-2], initial=start.shape[:-1])
-    return visits_of(dynamics, discount, pi, start)
+    batch = broadcast_batch(P=dynamics.shape[:-3], gamma=discount.shape, policy=pi.shape[:-2], initial=start.shape[:-1])
+    return visits_of(dynamics, discount, pi, start).expand(*batch, *dynamics.shape[-3:-1])
 
 
 def visits_of(dynamics: Tensor, discount: Tensor, pi: Tensor, start: Tensor) -> Tensor:
@@ -134,9 +136,17 @@ def levelled(mean: Tensor, dynamics: Tensor, discount: Tensor) -> tuple[Tensor, 
 
     They order all policies as the reward does, without the offsets that would cost digits.
     """
-    _, _, advantage = values_of(mean, dynamics, discount)
+    value, _, advantage = values_of(mean, dynamics, discount)
+    advantage = without_rounding(advantage, value)
     size = advantage.detach().abs().amax((-2, -1))
     return advantage / torch.where(size > 0, size, torch.ones_like(size))[..., None, None], size
+
+
+def without_rounding(advantage: Tensor, value: Tensor) -> Tensor:
+    """Advantages, and zero where all are at the rounding level of the values: a trivial reward has no opinion."""
+    noise = NOISE * torch.finfo(value.dtype).eps * value.detach().abs().amax(-1)
+    heard = advantage.detach().abs().amax((-2, -1)) > noise
+    return advantage * heard[..., None, None]
 
 
 def state_chain(dynamics: Tensor, pi: Tensor | None) -> Tensor:

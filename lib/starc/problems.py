@@ -44,10 +44,11 @@ class Problems:
         """Discounted value of the next state, `(N, K, S)` to `(N, K, S, A)`."""
         count, kinds, states = values.shape
         if self.rows.shape[0] == 1:
-            product = (values.reshape(-1, states) @ self.rows[0].mT).view(count, kinds, -1)
+            product = (values.reshape(-1, states) @ self.rows[0].mT).view(count, kinds, self.rows.shape[1])
         else:
             product = values @ self.rows.mT
-        later: Tensor = (self.gamma[:, None, None] * product).unflatten(-1, (states, -1))
+        actions = self.rows.shape[1] // states
+        later: Tensor = (self.gamma[:, None, None] * product).unflatten(-1, (states, actions))
         return later
 
     def evaluate(self, actions: Tensor) -> Tensor:

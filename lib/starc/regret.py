@@ -118,7 +118,7 @@ def worst_case_regret(
         unit = torch.where(free.unsqueeze(-1), torch.zeros_like(width), 1 / torch.where(trivial, 1, width))
         scaled = Problems(problems.rows, problems.gamma, problems.rewards * unit[..., None, None])
         # x and y of the falling line are best and worst for R1, of the rising one worst and best for R2
-        lines = Lines(ends.actions[:, [0, 1, 3, 2]], ends.values[:, [0, 1, 3, 2]] * unit[:, None, :, None])
+        lines = Lines(_rising_last(ends.actions), _rising_last(ends.values) * unit[:, None, :, None])
         lines = search(scaled, first_states, lines, steps)
         here = crossing(scaled, first_states, lines)
         violation = (here.q_value.amax(-1) - here.values).abs().amax(-1)  # (N, 2)
@@ -151,6 +151,11 @@ def worst_case_regret(
         gap=torch.where(free, torch.zeros_like(bound), bound - normalised.detach()).reshape(batch),
         residual=residual.reshape(batch),
     )
+
+
+def _rising_last(x: Tensor) -> Tensor:
+    """Best and worst for the first reward, then worst and best for the second."""
+    return torch.cat((x[:, :2], x[:, 2:].flip(1)), 1)
 
 
 def _widths(values: Tensor, start: Tensor) -> Tensor:

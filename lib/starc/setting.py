@@ -34,16 +34,18 @@ def read_dynamics(P: Tensor | ArrayLike, like: Tensor) -> Tensor:
     return x
 
 
-def read_reward(name: str, R: Tensor | ArrayLike, like: Tensor, dynamics: Tensor | None = None) -> Tensor:
-    """A reward, or anything of its shape `(*batch, S, A, S)`; with `dynamics`, of its states and actions."""
+def read_reward(
+    name: str, R: Tensor | ArrayLike, like: Tensor, other: Tensor | None = None, other_name: str = "P"
+) -> Tensor:
+    """A reward, or anything of its shape `(*batch, S, A, S)`; with `other`, of the same states and actions."""
     x = as_float(name, R, like=like)
-    if dynamics is None:
+    if other is None:
         fits = x.ndim >= 3 and x.shape[-1] == x.shape[-3] and x.shape[-3] > 0 and x.shape[-2] > 0
         require_shape(name, x, fits, "(*batch, S, A, S)")
     else:
-        states, actions = dynamics.shape[-3:-1]
-        fits = x.ndim >= 3 and x.shape[-3:] == dynamics.shape[-3:]
-        require_shape(name, x, fits, f"(*batch, {states}, {actions}, {states}) as P has it")
+        states, actions = other.shape[-3:-1]
+        fits = x.ndim >= 3 and x.shape[-3:] == other.shape[-3:]
+        require_shape(name, x, fits, f"(*batch, {states}, {actions}, {states}) as {other_name} has it")
     require_finite(name, x)
     return x
 

@@ -28,7 +28,7 @@ class SparseCanonical:
 
 
 def sparse_val_canonical(
-    rewards: Real[Tensor, "*batch S A K"] | ArrayLike,
+    rewards: Real[Tensor, "*#batch S A K"] | ArrayLike,
     next_states: Int[Tensor, "S A K"] | ArrayLike,
     probs: Real[Tensor, "S A K"] | ArrayLike,
     gamma: Real[Tensor, "*#batch"] | ArrayLike,
@@ -106,7 +106,10 @@ def sparse_val_canonical(
 
 
 def _read_successors(next_states: Tensor | ArrayLike, chance: Tensor, wanted: str) -> Tensor:
-    given = next_states if isinstance(next_states, Tensor) else np.asarray(next_states)
+    try:
+        given = next_states if isinstance(next_states, Tensor) else np.asarray(next_states)
+    except ValueError as error:
+        raise ValueError(f"next_states: got lists of unequal length, want whole numbers {wanted}") from error
     shape = tuple(given.shape)
     if shape != tuple(chance.shape):
         raise ValueError(f"next_states: got shape {shape}, want {wanted}")

@@ -1,0 +1,1 @@
+"""Tests of `lib.starc`, module by module."""
