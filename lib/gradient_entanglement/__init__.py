@@ -7,6 +7,7 @@ from lib.gradient_entanglement.language import (
     CharTransformer,
     PreferencePairs,
     decode,
+    initialise,
     letter_chain,
     minimal_pairs,
     pretrain,
@@ -25,7 +26,7 @@ from lib.gradient_entanglement.movement import (
     weight_ratio_band,
 )
 from lib.gradient_entanglement.objectives import OBJECTIVES, MarginObjective, margin_objective
-from lib.gradient_entanglement.preference import PreferenceRun, train_on_pairs
+from lib.gradient_entanglement.preference import PreferenceRun, pair_steps, train_on_pairs
 from lib.gradient_entanglement.sequences import sequence_logps
 from lib.gradient_entanglement.step_size import CertifiedStep, TaylorChange, certified_step, taylor_change
 from lib.gradient_entanglement.suffix import critical_suffix_length, suffix_gram
@@ -54,6 +55,7 @@ __all__ = [
     "frozen_kernel_trajectory",
     "gradient_condition",
     "gram_from_gradients",
+    "initialise",
     "layerwise_kernel",
     "layerwise_pair_gram",
     "letter_chain",
@@ -63,6 +65,7 @@ __all__ = [
     "normalized_weights",
     "objective_formulas",
     "pair_gram",
+    "pair_steps",
     "pretrain",
     "python_manual",
     "response_logps",

@@ -89,9 +89,19 @@ class CharTransformer(nn.Module):
         width: of the residual stream.
         heads: of the attention; divides the width.
         inner: width of the feed-forward part.
+        generator: source of the random start, on the CPU.
     """
 
-    def __init__(self, vocabulary: int, context: int = 48, width: int = 32, heads: int = 2, inner: int = 64) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        generator: torch.Generator,
+        context: int = 32,
+        width: int = 32,
+        heads: int = 2,
+        inner: int = 64,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads: got {heads}, want a divisor of the width {width}")
@@ -101,6 +111,7 @@ class CharTransformer(nn.Module):
         self.attention, self.mix = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.inner, self.outer = nn.Linear(width, inner), nn.Linear(inner, width)
         self.head = nn.Linear(width, vocabulary, bias=False)
+        initialise(self, generator)
 
     def hidden(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T d"]:
         """What the unembedding reads at each position."""
@@ -127,6 +138,17 @@ class CharTransformer(nn.Module):
         return out
 
 
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """A random start from a generator: linear layers uniform by their inputs, as torch starts them; embeddings normal."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            reach = 1 / math.sqrt(layer.in_features)
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -reach, reach, generator=generator)
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, generator=generator)
+
+
 def response_logps(model: nn.Module, tokens: Int[Tensor, "B T"], prompt: int) -> Float[Tensor, " B"]:
     """Summed log-probability of the tokens after the first `prompt`, given these, shape (B,)."""
     return sequence_logps(model(tokens[:, :-1])[:, prompt - 1 :], tokens[:, prompt:])
@@ -139,7 +161,7 @@ def pretrain(
     steps: int,
     generator: torch.Generator,
     batch: int = 32,
-    window: int = 48,
+    window: int = 28,
     lr: float = 5e-3,
 ) -> float:
     """Fit a model to a text by Adam on random windows, and return the mean loss of the last tenth, in nats a token.

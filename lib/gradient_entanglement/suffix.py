@@ -21,15 +21,15 @@ def suffix_gram(
 
     The first letters differ; the model gives the chosen one probability p. Then `length` equal letters follow, which
     the model misses with probability $e_w$ after the chosen and $e_l$ after the rejected first letter. Hidden states
-    are unit vectors; those of one suffix position have inner product s in both responses, all others are orthogonal.
-    $$ \|g_w\|^2=2(1-p)^2+2je_w^2,\quad\langle g_w,g_l\rangle=-2p(1-p)+2jse_we_l,\quad\|g_l\|^2=2p^2+2je_l^2. $$
+    are unit vectors; those of one suffix position have inner product $s_h$ in both responses, all others are orthogonal.
+    $$ \|g_w\|^2=2(1-p)^2+2\nu e_w^2,\quad\langle g_w,g_l\rangle=-2p(1-p)+2\nu s_he_we_l,\quad\|g_l\|^2=2p^2+2\nu e_l^2. $$
 
     Args:
         p_chosen: p in [0, 1]; all broadcast to (*batch,).
         miss_w: $e_w$ in [0, 1].
         miss_l: $e_l$ in [0, 1].
-        similarity: s in [-1, 1].
-        length: letters of the suffix, j >= 0.
+        similarity: $s_h$ in [-1, 1].
+        length: letters of the suffix, $\nu\ge0$.
 
     Returns:
         `PairGram` of shape (*batch,).
@@ -45,12 +45,12 @@ def suffix_gram(
     tensor([ 0.6000,  0.3560,  0.1120, -0.1320, -0.3760], dtype=torch.float64)
     """
     p, e_w, e_l, s = _read(p_chosen, miss_w, miss_l, similarity)
-    j = as_float("length", length, like=p)
-    require_nonnegative("length", j)
-    broadcast_batch(p_chosen=p.shape, miss_w=e_w.shape, miss_l=e_l.shape, similarity=s.shape, length=j.shape)
-    ww = 2 * (1 - p).square() + 2 * j * e_w.square()
-    wl = -2 * p * (1 - p) + 2 * j * s * e_w * e_l
-    return PairGram(ww, wl, 2 * p.square() + 2 * j * e_l.square())
+    nu = as_float("length", length, like=p)
+    require_nonnegative("length", nu)
+    broadcast_batch(p_chosen=p.shape, miss_w=e_w.shape, miss_l=e_l.shape, similarity=s.shape, length=nu.shape)
+    ww = 2 * (1 - p).square() + 2 * nu * e_w.square()
+    wl = -2 * p * (1 - p) + 2 * nu * s * e_w * e_l
+    return PairGram(ww, wl, 2 * p.square() + 2 * nu * e_l.square())
 
 
 def critical_suffix_length(
@@ -61,17 +61,17 @@ def critical_suffix_length(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     r"""Suffix lengths beyond which the chosen response falls, and the rejected one rises, at equal weights.
 
-    $j_w=\frac{1-p}{e_w(se_l-e_w)}$ if $se_l>e_w>0$ and $j_l=\frac p{e_l(se_w-e_l)}$ if $se_w>e_l>0$, infinite otherwise;
+    $\nu_w=\frac{1-p}{e_w(s_he_l-e_w)}$ if $s_he_l>e_w>0$ and $\nu_l=\frac p{e_l(s_he_w-e_l)}$ if $s_he_w>e_l>0$, infinite otherwise;
     never are both finite.
 
     Args:
         p_chosen: p in [0, 1]; all broadcast to (*batch,).
         miss_w: $e_w$ in [0, 1].
         miss_l: $e_l$ in [0, 1].
-        similarity: s in [-1, 1].
+        similarity: $s_h$ in [-1, 1].
 
     Returns:
-        $j_w$ and $j_l$, real numbers, shape (*batch,).
+        $\nu_w$ and $\nu_l$, real numbers, shape (*batch,).
 
     Raises:
         ValueError: a number outside its range, shapes that do not broadcast.

@@ -106,9 +106,9 @@ def token_changes(
 ) -> LogProbChanges:
     r"""First-order change of every token's log-probability when only masked-in tokens enter the loss.
 
-    With token kernels $\Theta$ and masks $\mu_w,\mu_l$ as vectors,
-    $$ \Delta_w=\varepsilon(d_w\Theta_{ww}\mu_w-d_l\Theta_{wl}\mu_l),\qquad
-    \Delta_l=\varepsilon(d_w\Theta_{wl}^\top\mu_w-d_l\Theta_{ll}\mu_l). $$
+    With token kernels $\Theta$ and masks $\mathbf m_w,\mathbf m_l$ as vectors,
+    $$ \Delta_w=\varepsilon(d_w\Theta_{ww}\mathbf m_w-d_l\Theta_{wl}\mathbf m_l),\qquad
+    \Delta_l=\varepsilon(d_w\Theta_{wl}^\top\mathbf m_w-d_l\Theta_{ll}\mathbf m_l). $$
     A token whose mask is 0 moves too: others move it.
 
     Args:
