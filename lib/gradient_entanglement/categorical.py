@@ -54,7 +54,9 @@ def distribution_change(
     total = p.sum(-1)
     require("probs", (total - 1).abs() <= 100 * size * torch.finfo(p.dtype).eps, "rows that sum to 1", total)
     theta = read_finite("kernel", kernel, like=p)
-    require_shape("kernel", theta, theta.ndim >= 2 and tuple(theta.shape[-2:]) == (size, size), f"(*batch, {size}, {size})")
+    require_shape(
+        "kernel", theta, theta.ndim >= 2 and tuple(theta.shape[-2:]) == (size, size), f"(*batch, {size}, {size})"
+    )
     push, step = _push(p, size, chosen, rejected, d_w, d_l, lr)
     broadcast_batch(probs=p.shape[:-1], kernel=theta.shape[:-2], push=push.shape[:-1])
     logits = (theta @ push.unsqueeze(-1)).squeeze(-1)
@@ -119,8 +121,6 @@ def _push(
     require_vocabulary("rejected", l, size)
     up, down = read_finite("d_w", d_w, like=p), read_finite("d_l", d_l, like=p)
     step = read_step(lr, p)
-    broadcast_batch(
-        probs=p.shape[:-1], chosen=w.shape, rejected=l.shape, d_w=up.shape, d_l=down.shape, lr=step.shape
-    )
+    broadcast_batch(probs=p.shape[:-1], chosen=w.shape, rejected=l.shape, d_w=up.shape, d_l=down.shape, lr=step.shape)
     up, down = up.unsqueeze(-1), down.unsqueeze(-1)
     return up * (indicator(w, size, p) - p) - down * (indicator(l, size, p) - p), step

@@ -10,36 +10,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_nonnegative, require_shape
 from lib.gradient_entanglement.setting import read_finite
 from lib.shapes import Float, Real, Shaped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class PairGram:
     r"""`ww` $=\|g_w\|^2$, `wl` $=\langle g_w,g_l\rangle$ and `ll` $=\|g_l\|^2$ of each pair, in nats² per squared unit of
     the parameters.
 
-    Numbers and lists are welcome, and become float64.
+    Numbers and lists are welcome, and become float64; the three broadcast.
+
+    Raises:
+        ValueError: a number that is not finite, a negative square, shapes that do not broadcast.
     """
 
     ww: Float[Tensor, "*batch"]
     wl: Float[Tensor, "*batch"]
     ll: Float[Tensor, "*batch"]
 
-    def __post_init__(self) -> None:
-        like = self.ww if isinstance(self.ww, Tensor) and self.ww.is_floating_point() else None
-        parts = {name: as_float(name, getattr(self, name), like=like) for name in ("ww", "wl", "ll")}
-        try:
-            batch = torch.broadcast_shapes(*(x.shape for x in parts.values()))
-        except RuntimeError as error:
-            listed = ", ".join(f"{name} {tuple(x.shape)}" for name, x in parts.items())
-            raise ValueError(f"{listed}: got shapes that do not broadcast, want one common batch shape") from error
-        for name, x in parts.items():
-            if name == "wl":
-                require(name, x.isfinite(), "a finite number", x)
-            else:
-                require(name, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
+    def __init__(
+        self,
+        ww: Real[Tensor, "*#batch"] | ArrayLike,
+        wl: Real[Tensor, "*#batch"] | ArrayLike,
+        ll: Real[Tensor, "*#batch"] | ArrayLike,
+    ) -> None:
+        given = (ww, wl, ll)
+        like = next((x for x in given if isinstance(x, Tensor) and x.is_floating_point()), None)
+        first, inner, second = (as_float(name, x, like=like) for name, x in zip(("ww", "wl", "ll"), given, strict=True))
+        batch = broadcast_batch(ww=first.shape, wl=inner.shape, ll=second.shape)
+        require_nonnegative("ww", first)
+        require("wl", inner.isfinite(), "a finite number", inner)
+        require_nonnegative("ll", second)
+        for name, x in (("ww", first), ("wl", inner), ("ll", second)):
             object.__setattr__(self, name, x.expand(batch))
 
     @property

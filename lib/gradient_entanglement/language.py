@@ -197,7 +197,7 @@ def pretrain(
 
 
 def text_rows(
-    text: Int[Tensor, " length"], count: int, length: int, *, generator: torch.Generator
+    text: Int[Tensor, " letters"], count: int, length: int, *, generator: torch.Generator
 ) -> Int[Tensor, "count length"]:
     """Random stretches of a text.
 

@@ -66,6 +66,7 @@ def traces(model: nn.Module, logp: Callable[[nn.Module, Tensor], Tensor], exampl
     try:
         with torch.enable_grad():
             values = logp(model, examples)
+            total = values.sum() if isinstance(values, Tensor) else values
     finally:
         for handle in handles:
             handle.remove()
@@ -86,7 +87,7 @@ def traces(model: nn.Module, logp: Callable[[nn.Module, Tensor], Tensor], exampl
                 )
     _require_all_uses(record, values)
     outputs = [y for trace in record.values() for y in trace.y]
-    gradients = iter(torch.autograd.grad(values.sum(), outputs, allow_unused=True))
+    gradients = iter(torch.autograd.grad(total, outputs, allow_unused=True))
     for trace in record.values():
         found = [next(gradients) for _ in trace.y]
         trace.g = [torch.zeros_like(y) if g is None else g for g, y in zip(found, trace.y, strict=True)]

@@ -110,9 +110,7 @@ def layerwise_kernel(
             other = own if j == i else traces(model, logp, rows[first:last])
             grid[i].append(torch.stack([_crossed(a, b) for a, b in zip(own, other, strict=True)]).sum(0))
         del own
-    full = [
-        torch.cat([*grid[i], *(grid[j][i].mT for j in range(i + 1, len(blocks)))], -1) for i in range(len(blocks))
-    ]
+    full = [torch.cat([*grid[i], *(grid[j][i].mT for j in range(i + 1, len(blocks)))], -1) for i in range(len(blocks))]
     return torch.cat(full)
 
 

@@ -76,13 +76,13 @@ def _ipo(p: _Pair) -> _Parts:
 def _rrhf(p: _Pair) -> _Parts:
     x = p.u / p.len_w - p.v / p.len_l
     active = (x < 0).to(x)
-    return (-x).clamp_min(0) - p.lam * p.u, x, active / p.len_w + p.lam, active / p.len_l
+    return torch.relu(-x) - p.lam * p.u, x, active / p.len_w + p.lam, active / p.len_l
 
 
 def _slic(p: _Pair) -> _Parts:
     x = p.u - p.v
     active = (x < p.delta).to(x)
-    return (p.delta - x).clamp_min(0) - p.lam * p.u, x, active + p.lam, active
+    return torch.relu(p.delta - x) - p.lam * p.u, x, active + p.lam, active
 
 
 def _cpo(p: _Pair) -> _Parts:
@@ -100,7 +100,7 @@ def _orpo(p: _Pair) -> _Parts:
 
 
 def _dpop(p: _Pair) -> _Parts:
-    x = p.beta * (p.a - p.b - p.lam * (-p.a).clamp_min(0))
+    x = p.beta * (p.a - p.b - p.lam * torch.relu(-p.a))
     return _logistic(x, p.beta * (1 + p.lam * (p.a < 0).to(x)), p.beta)
 
 

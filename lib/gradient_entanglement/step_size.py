@@ -42,7 +42,7 @@ def taylor_change(
 
     $f(\theta+\varepsilon v)-f(\theta)=\varepsilon\langle\nabla f,v\rangle+\frac{\varepsilon^2}2v^\top\nabla^2f\,v+O(\varepsilon^3)$; the
     derivatives are those of $t\mapsto f(\theta+tv)$, so no Hessian is formed. A function with
-    many values costs a reverse pass for each: map a function of one value over them with `torch.func.vmap`.
+    several values costs two reverse passes for each.
 
     Args:
         fn: a function of one tensor, of any output shape.
@@ -71,12 +71,22 @@ def taylor_change(
     def along(t: Tensor) -> Tensor:
         return fn(theta + t * v)
 
-    # Two reverse passes and no more: torch differentiates its layer_norm correctly twice, but not three times, which
-    # a forward derivative made of reverse ones would need.
-    start, slope = torch.zeros_like(step), torch.func.jacrev(along)
-    first = step * slope(start)
-    second = step.square() / 2 * torch.func.jacrev(slope)(start)
-    return TaylorChange(along(step) - along(start), first, first + second)
+    # One value at a time by `grad`: inside `jacrev` torch differentiates the gradient of its layer_norm wrongly.
+    start, value = torch.zeros_like(step), along(torch.zeros_like(step))
+    terms = [_first_and_second(along, k, start) for k in range(value.numel())]
+    slope, bend = (torch.stack(x).reshape(value.shape) for x in zip(*terms, strict=True))
+    first = step * slope
+    return TaylorChange(along(step) - value, first, first + step.square() / 2 * bend)
+
+
+def _first_and_second(along: Callable[[Tensor], Tensor], index: int, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Both derivatives of one value of a function of one number."""
+
+    def value(t: Tensor) -> Tensor:
+        return along(t).flatten()[index]
+
+    slope, bend = torch.func.grad_and_value(torch.func.grad(value))(start)[::-1]
+    return slope, bend
 
 
 def certified_step(
