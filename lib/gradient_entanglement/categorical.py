@@ -73,9 +73,9 @@ def single_token_step(
 ) -> Float[Tensor, "*batch V"]:
     r"""Exact change of every log-probability after one step of any size on free logits.
 
-    The step adds $\varepsilon\,(d_w(\mathbb 1_w-p)-d_l(\mathbb 1_l-p))$ to the logits. For $d_w=d_l=d$ and $\tau=\varepsilon d$
-    all other logits stand still, the chosen token gains $\tau-\log Z$, the rejected $-\tau-\log Z$ and every other
-    $-\log Z$, with $Z=1+p_w(e^\tau-1)+p_l(e^{-\tau}-1)$.
+    The step adds $\varepsilon\,(d_w(\mathbb 1_w-p)-d_l(\mathbb 1_l-p))$ to the logits. For $d_w=d_l=d$ all other logits
+    stand still, the chosen token gains $\varepsilon d-\log Z$, the rejected $-\varepsilon d-\log Z$ and every other
+    $-\log Z$, with $Z=1+p_w(e^{\varepsilon d}-1)+p_l(e^{-\varepsilon d}-1)$.
 
     Args:
         logits: scores of the vocabulary, shape (*batch, V).
@@ -116,11 +116,13 @@ def _push(
     lr: Tensor | ArrayLike,
 ) -> tuple[Tensor, Tensor]:
     """Descent direction in the logits, and the step size."""
-    w, l = (read_whole(name, x, p.device) for name, x in (("chosen", chosen), ("rejected", rejected)))
-    require_vocabulary("chosen", w, size)
-    require_vocabulary("rejected", l, size)
+    win, lose = (read_whole(name, x, p.device) for name, x in (("chosen", chosen), ("rejected", rejected)))
+    require_vocabulary("chosen", win, size)
+    require_vocabulary("rejected", lose, size)
     up, down = read_finite("d_w", d_w, like=p), read_finite("d_l", d_l, like=p)
     step = read_step(lr, p)
-    broadcast_batch(probs=p.shape[:-1], chosen=w.shape, rejected=l.shape, d_w=up.shape, d_l=down.shape, lr=step.shape)
+    broadcast_batch(
+        probs=p.shape[:-1], chosen=win.shape, rejected=lose.shape, d_w=up.shape, d_l=down.shape, lr=step.shape
+    )
     up, down = up.unsqueeze(-1), down.unsqueeze(-1)
-    return up * (indicator(w, size, p) - p) - down * (indicator(l, size, p) - p), step
+    return up * (indicator(win, size, p) - p) - down * (indicator(lose, size, p) - p), step

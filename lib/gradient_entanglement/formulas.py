@@ -16,8 +16,10 @@ ALPHA, GAMMA, DELTA, Z_REF = sp.symbols(r"\alpha_{\rm{p}} \gamma_{\rm{p}} \delta
 
 @dataclass(frozen=True)
 class ObjectiveFormula:
-    r"""An objective $-\big(m(h_w(\ell_w)-h_l(\ell_l))+\Lambda(\ell_w)\big)$ in symbols: `m` as an expression in `MARGIN`,
-    `h_w` in `U` and `extra` ($\Lambda$) in `U`, `h_l` in `V`; `title` is its usual name."""
+    r"""An objective $-\big(m(h_w(\ell_w)-h_l(\ell_l))+\Lambda(\ell_w)\big)$ in symbols.
+
+    `m` is an expression in `MARGIN`, `h_w` and `extra` ($\Lambda$) in `U`, `h_l` in `V`; `title` is the usual name.
+    """
 
     title: str
     m: Any

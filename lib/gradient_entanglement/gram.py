@@ -17,8 +17,7 @@ from lib.shapes import Float, Real, Shaped
 
 @dataclass(frozen=True, init=False)
 class PairGram:
-    r"""`ww` $=\|g_w\|^2$, `wl` $=\langle g_w,g_l\rangle$ and `ll` $=\|g_l\|^2$ of each pair, in nats² per squared unit of
-    the parameters.
+    r"""`ww` $=\|g_w\|^2$, `wl` $=\langle g_w,g_l\rangle$ and `ll` $=\|g_l\|^2$ of each pair.
 
     Numbers and lists are welcome, and become float64; the three broadcast.
 
@@ -110,8 +109,8 @@ def pair_gram(
     >>> pair_gram(lambda theta, y: (theta * y).sum(), torch.ones(2), [[1.0, 0.0]], [[3.0, 4.0]]).wl
     tensor([3.])
     """
-    w, l = read_examples("chosen", chosen), read_examples("rejected", rejected)
-    require_shape("rejected", l, l.shape[0] == w.shape[0], f"({w.shape[0]}, ...), a row for each chosen one")
+    win, lose = read_examples("chosen", chosen), read_examples("rejected", rejected)
+    require_shape("rejected", lose, lose.shape[0] == win.shape[0], f"({win.shape[0]}, ...), a row for each chosen one")
     _require_parameters(params)
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(f"chunk_size: got {chunk_size!r}, want a whole number >= 1, or None")
@@ -130,7 +129,7 @@ def pair_gram(
         return _dot(g_w, g_w), _dot(g_w, g_l), _dot(g_l, g_l)
 
     pairs = None if chunk_size is None else max(1, chunk_size // 2)
-    return PairGram(*torch.func.vmap(products, chunk_size=pairs)(w, l))
+    return PairGram(*torch.func.vmap(products, chunk_size=pairs)(win, lose))
 
 
 def leaves(tree: Any) -> list[Tensor]:

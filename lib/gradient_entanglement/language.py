@@ -139,7 +139,7 @@ class CharTransformer(nn.Module):
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """A random start from a generator: linear layers uniform by their inputs, as torch starts them; embeddings normal."""
+    """A random start from a generator: linear layers uniform by their inputs, embeddings normal, as torch has it."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             reach = 1 / math.sqrt(layer.in_features)
@@ -189,7 +189,7 @@ def pretrain(
         rows = text[starts + torch.arange(window + 1)].to(device)
         loss = cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         losses.append(loss.detach())

@@ -1,5 +1,4 @@
-"""What a layer's inputs and output gradients say about its parameters' gradients: their inner products, example by
-example, without the gradient of the model."""
+"""A pass through a model as its layers see it: inputs and output gradients, example by example."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ KINDS = (nn.Linear, nn.Embedding, nn.LayerNorm)
 
 @dataclass
 class Trace:
-    """One layer in one pass: its `layer`, and for each call its input `x`, output `y` with the node that made it, and the
-    gradient `g` of that output."""
+    """One layer in one pass: for each call its input `x`, output `y`, the `node` that made it, and its gradient `g`."""
 
     layer: nn.Module
     x: list[Tensor]

@@ -28,7 +28,8 @@ def layerwise_pair_gram(
 
     A linear layer $y_t=Ax_t+b$ has the gradient $\sum_t\delta_tx_t^\top$ with the output gradients $\delta_t$. Two
     examples therefore have the inner product
-    $$ \Big\langle\sum_t\delta_tx_t^\top,\sum_s\delta'_sx_s'^\top\Big\rangle=\sum_{t,s}\langle x_t,x'_s\rangle\langle\delta_t,\delta'_s\rangle , $$
+    $$ \Big\langle\sum_t\delta_tx_t^\top,\sum_s\delta'_sx_s'^\top\Big\rangle
+    =\sum_{t,s}\langle x_t,x'_s\rangle\langle\delta_t,\delta'_s\rangle , $$
     a product of two Gram matrices: $T^2(d_{in}+d_{out})$ multiplications, while gradients of this layer cost
     $T\,d_{in}d_{out}$. Each layer takes the cheaper of the two, one layer at a time; the gradient of the model is never
     formed. An embedding is a linear layer whose inputs are one-hot.
@@ -56,11 +57,11 @@ def layerwise_pair_gram(
     >>> layerwise_pair_gram(head, lambda m, rows: m(rows).squeeze(-1), x[:1], x[1:]).wl
     tensor([3.], dtype=torch.float64)
     """
-    w, l = read_examples("chosen", chosen), read_examples("rejected", rejected)
-    require_shape("rejected", l, l.shape == w.shape, f"{tuple(w.shape)} as chosen")
+    win, lose = read_examples("chosen", chosen), read_examples("rejected", rejected)
+    require_shape("rejected", lose, lose.shape == win.shape, f"{tuple(win.shape)} as chosen")
     parts = []
-    for start, stop in _chunks(w.shape[0], chunk_size):
-        both = torch.cat([w[start:stop], l[start:stop]])
+    for start, stop in _chunks(win.shape[0], chunk_size):
+        both = torch.cat([win[start:stop], lose[start:stop]])
         count = stop - start
         products = torch.stack([_paired(trace, count) for trace in traces(model, logp, both)])
         parts.append(products.sum(0))
@@ -75,7 +76,7 @@ def layerwise_kernel(
     *,
     chunk_size: int | None = None,
 ) -> Float[Tensor, "N N"]:
-    r"""Tangent kernel $\Theta_{ij}=\langle\nabla_\theta\ell_i,\nabla_\theta\ell_j\rangle$ of N examples, all against all.
+    r"""Tangent kernel of N examples, $\Theta_{ij}=\langle\nabla_\theta\ell_i,\nabla_\theta\ell_j\rangle$.
 
     Blocks of `chunk_size` examples are taken against each other, layer by layer as in `layerwise_pair_gram`. A block
     is passed through the model again for every block it meets, so that memory is bounded by two blocks and the N by N
@@ -122,7 +123,7 @@ def _chunks(count: int, size: int | None) -> list[tuple[int, int]]:
 
 
 def _paired(trace: Trace, count: int) -> Tensor:
-    """ww, wl and ll of `count` pairs in one layer, whose trace holds all chosen and then all rejected; shape (3, count)."""
+    """ww, wl, ll of `count` pairs in one layer, its trace first chosen and then rejected; shape (3, count)."""
     total: Tensor | None = None
     table = trace.layer.num_embeddings if isinstance(trace.layer, nn.Embedding) else 0
     for x, g in factors(trace):
@@ -131,8 +132,9 @@ def _paired(trace: Trace, count: int) -> Tensor:
             part = torch.stack([_gram_sum(x, g, a, b, count) for a, b in ((0, 0), (0, 1), (1, 1))])
         else:
             rows = summed_gradient(x, g, table)
-            w, l = rows[:count], rows[count:]
-            part = torch.stack([(w * w).sum(-1), (w * l).sum(-1), (l * l).sum(-1)])
+            first, second = rows[:count], rows[count:]
+            products = (first * first, first * second, second * second)
+            part = torch.stack([x.sum(-1) for x in products])
         total = part if total is None else total + part
     assert total is not None  # a traced layer has a trainable parameter
     return total

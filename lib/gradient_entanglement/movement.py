@@ -89,8 +89,8 @@ def gradient_condition(
 ) -> GradientCondition:
     r"""Whether a small step raises the chosen and lowers the rejected response.
 
-    The chosen one does not fall if and only if $\langle g_w,g_l\rangle\le\frac{d_w}{d_l}\|g_w\|^2$, the rejected one does
-    not rise if and only if $\langle g_w,g_l\rangle\le\frac{d_l}{d_w}\|g_l\|^2$.
+    The chosen one does not fall if and only if $\langle g_w,g_l\rangle\le\frac{d_w}{d_l}\|g_w\|^2$, the rejected one
+    does not rise if and only if $\langle g_w,g_l\rangle\le\frac{d_l}{d_w}\|g_l\|^2$.
 
     Args:
         gram: inner products of the pair's gradients, shape (*batch,).
@@ -123,8 +123,8 @@ def weight_ratio_band(gram: PairGram) -> WeightRatioBand:
     r"""The ratios $d_w/d_l$ for which the gradient condition holds.
 
     $\frac{\langle g_w,g_l\rangle}{\|g_w\|^2}\le\frac{d_w}{d_l}\le\frac{\|g_l\|^2}{\langle g_w,g_l\rangle}$ if the inner
-    product is positive, and every positive ratio otherwise. By Cauchy and Schwarz the band is never empty; its geometric
-    centre is $\|g_l\|/\|g_w\|$.
+    product is positive, and every positive ratio otherwise. By Cauchy and Schwarz the band is never empty; its
+    geometric centre is $\|g_l\|/\|g_w\|$.
 
     Args:
         gram: inner products of the pair's gradients, shape (*batch,).

@@ -17,8 +17,7 @@ from lib.shapes import Float, Real
 
 @dataclass(frozen=True)
 class MarginObjective:
-    r"""`loss` of each pair, its `margin`, and the weights $d_w=-\partial loss/\partial\ell_w$ and $d_l=\partial
-    loss/\partial\ell_l$."""
+    r"""`loss` of each pair, its `margin`, and minus and plus the derivatives of the loss, `d_w` and `d_l`."""
 
     loss: Float[Tensor, "*batch"]
     margin: Float[Tensor, "*batch"]
@@ -155,9 +154,10 @@ def margin_objective(
 ) -> MarginObjective:
     r"""Loss of each preference pair under a named objective, and the weights with which it pushes both responses.
 
-    Every objective has the form $-\big(m(h_w(\ell_w)-h_l(\ell_l))+\Lambda(\ell_w)\big)$ with the summed log-probabilities
-    $\ell_w,\ell_l$ of the chosen and the rejected response; $d_w=m'h_w'+\Lambda'$ and $d_l=m'h_l'$. With
-    $a=\ell_w-\ell_w^{ref}$, $b=\ell_l-\ell_l^{ref}$, lengths $|w|,|l|$ and $x$ the argument of $\log\sigma$:
+    Every objective has the form $-\big(m(h_w(\ell_w)-h_l(\ell_l))+\Lambda(\ell_w)\big)$ with the summed
+    log-probabilities $\ell_w,\ell_l$ of the chosen and the rejected response; $d_w=m'h_w'+\Lambda'$ and
+    $d_l=m'h_l'$. With $a=\ell_w-\ell_w^{ref}$, $b=\ell_l-\ell_l^{ref}$, lengths $|w|,|l|$ and $x$ the
+    argument of $\log\sigma$:
 
     - `dpo`: $-\log\sigma(x)$, $x=\beta(a-b)$; `rdpo` adds $\alpha(|w|-|l|)$ to $x$;
     - `simpo`: $-\log\sigma(x)$, $x=\beta(\ell_w/|w|-\ell_l/|l|)-\gamma$;
@@ -240,7 +240,20 @@ def margin_objective(
         beta=temperature.shape,
     )
     pair = _Pair(
-        u, v, u - reference[0], v - reference[1], *lengths, temperature, g, penalties[0], al, de, z, *penalties[1:]
+        u=u,
+        v=v,
+        a=u - reference[0],
+        b=v - reference[1],
+        len_w=lengths[0],
+        len_l=lengths[1],
+        beta=temperature,
+        gamma=g,
+        lam=penalties[0],
+        alpha=al,
+        delta=de,
+        z_ref=z,
+        lam_w=penalties[1],
+        lam_l=penalties[2],
     )
     parts = _LOSSES[name](pair)
     batch = torch.broadcast_shapes(v.shape, *(x.shape for x in parts))

@@ -105,7 +105,7 @@ def train_on_pairs(
             own.append(lr / size * torch.cat(alone))
         loss = (torch.cat([-d_w, d_l]) * now).sum() / size  # its gradient is that of the objective
         descent.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if record_curvature:
             second.append(_second_order(model, rows, pairs.prompt, lr))
         descent.step()
@@ -163,6 +163,8 @@ def pair_steps(
 
 class _At(nn.Module):
     """A model at other parameters."""
+
+    model: nn.Module
 
     def __init__(self, model: nn.Module, theta: dict[str, Tensor]) -> None:
         super().__init__()

@@ -24,8 +24,7 @@ class TaylorChange:
 
 @dataclass(frozen=True)
 class CertifiedStep:
-    """First derivative (`slope`) and second (`curvature`) along a step, and the largest `step` up to which a rise is
-    certain (0 where the slope is not positive)."""
+    """`slope` and `curvature` along a step, and the `step` up to which a rise is certain (0 where nothing rises)."""
 
     slope: Float[Tensor, "*batch"]
     curvature: Float[Tensor, "*batch"]
@@ -40,9 +39,10 @@ def taylor_change(
 ) -> TaylorChange:
     r"""Change of a function along $\varepsilon v$, exactly and by Taylor's first two terms.
 
-    $f(\theta+\varepsilon v)-f(\theta)=\varepsilon\langle\nabla f,v\rangle+\frac{\varepsilon^2}2v^\top\nabla^2f\,v+O(\varepsilon^3)$; the
-    derivatives are those of $t\mapsto f(\theta+tv)$, so no Hessian is formed. A function with
-    several values costs two reverse passes for each.
+    $f(\theta+\varepsilon v)-f(\theta)=\varepsilon\langle\nabla f,v\rangle
+    +\frac{\varepsilon^2}2v^\top\nabla^2f\,v+O(\varepsilon^3)$; the derivatives
+    are those of $t\mapsto f(\theta+tv)$, so no Hessian is formed. A function with several values costs
+    two reverse passes for each.
 
     Args:
         fn: a function of one tensor, of any output shape.
@@ -96,9 +96,10 @@ def certified_step(
 ) -> CertifiedStep:
     r"""Steps up to which a response's log-probability is certain to rise if all its logits move in straight lines.
 
-    Let $f(\varepsilon)=\sum_i\log\mathrm{softmax}(o_i+\varepsilon v_i)_{y_i}$. Then $f''=-\sum_i\mathrm{Var}_{p_i}(v_i)$, which lies
-    between $-\frac14\sum_i\mathrm{range}(v_i)^2$ and 0. So a slope $f'(0)\le0$ means a fall for every $\varepsilon$, and a slope above
-    zero a rise for all $0<\varepsilon\le8f'(0)/\sum_i\mathrm{range}(v_i)^2$.
+    Let $f(\varepsilon)=\sum_i\log\mathrm{softmax}(o_i+\varepsilon v_i)_{y_i}$. Then
+    $f''=-\sum_i\mathrm{Var}_{p_i}(v_i)$, which lies between $-\frac14\sum_i\mathrm{range}(v_i)^2$ and 0. So a slope
+    $f'(0)\le0$ means a fall for every $\varepsilon$, and a slope above zero a rise for all
+    $0<\varepsilon\le8f'(0)/\sum_i\mathrm{range}(v_i)^2$.
 
     Args:
         logits: $o_i$, shape (*batch, T, V).

@@ -21,8 +21,9 @@ def suffix_gram(
 
     The first letters differ; the model gives the chosen one probability p. Then `length` equal letters follow, which
     the model misses with probability $e_w$ after the chosen and $e_l$ after the rejected first letter. Hidden states
-    are unit vectors; those of one suffix position have inner product $s_h$ in both responses, all others are orthogonal.
-    $$ \|g_w\|^2=2(1-p)^2+2\nu e_w^2,\quad\langle g_w,g_l\rangle=-2p(1-p)+2\nu s_he_we_l,\quad\|g_l\|^2=2p^2+2\nu e_l^2. $$
+    are unit vectors; matched suffix positions have the inner product $s_h$, all others are orthogonal.
+    $$ \|g_w\|^2=2(1-p)^2+2\nu e_w^2,\quad\langle g_w,g_l\rangle=-2p(1-p)+2\nu s_he_we_l,\quad
+    \|g_l\|^2=2p^2+2\nu e_l^2. $$
 
     Args:
         p_chosen: p in [0, 1]; all broadcast to (*batch,).
@@ -61,8 +62,8 @@ def critical_suffix_length(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     r"""Suffix lengths beyond which the chosen response falls, and the rejected one rises, at equal weights.
 
-    $\nu_w=\frac{1-p}{e_w(s_he_l-e_w)}$ if $s_he_l>e_w>0$ and $\nu_l=\frac p{e_l(s_he_w-e_l)}$ if $s_he_w>e_l>0$, infinite otherwise;
-    never are both finite.
+    $\nu_w=\frac{1-p}{e_w(s_he_l-e_w)}$ if $s_he_l>e_w>0$ and $\nu_l=\frac p{e_l(s_he_w-e_l)}$ if $s_he_w>e_l>0$,
+    infinite otherwise; never are both finite.
 
     Args:
         p_chosen: p in [0, 1]; all broadcast to (*batch,).

@@ -160,8 +160,8 @@ def ches_score(
 ) -> Float[Tensor, "*batch"]:
     r"""Centred hidden embedding similarity, $\langle\sum_ih_i,\sum_jh'_j\rangle-\|\sum_ih_i\|^2$.
 
-    It is the excess of the inner product over the chosen gradient's square, $\langle g_w,g_l\rangle-\|g_w\|^2$, with all
-    factors of `token_gram` that come from probabilities replaced by one.
+    It is the excess of the inner product over the chosen gradient's square, $\langle g_w,g_l\rangle-\|g_w\|^2$, with
+    all factors of `token_gram` that come from probabilities replaced by one.
 
     Args:
         hidden_w: hidden states of the chosen response, shape (*batch, Tw, d).

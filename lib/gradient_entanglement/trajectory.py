@@ -45,11 +45,11 @@ def frozen_kernel_trajectory(
 ) -> Trajectory:
     r"""Full-batch gradient descent on B pairs if the gradients of all responses stayed what they are.
 
-    Each step moves the 2B log-probabilities by $\frac\varepsilon B\Theta\,(d_w;-d_l)$ with weights of `margin_objective` at the
-    current values. Exact if log-probabilities are linear in the parameters.
+    Each step moves the 2B log-probabilities by $\frac\varepsilon B\Theta\,(d_w;-d_l)$ with the weights of
+    `margin_objective` at the current values. Exact if log-probabilities are linear in the parameters.
 
     Args:
-        kernel: $\Theta$, inner products of the gradients of the chosen, then the rejected responses, shape (*batch, 2B, 2B).
+        kernel: $\Theta$, inner products of gradients, of chosen and then rejected responses, shape (*batch, 2B, 2B).
         logp_w: log-probabilities of the chosen responses at the start, shape (*batch, B).
         logp_l: of the rejected ones, shape (*batch, B).
         objective: one of `OBJECTIVES`; the loss is the mean over pairs.
@@ -58,7 +58,8 @@ def frozen_kernel_trajectory(
         **objective_kwargs: what the objective needs, as `margin_objective` takes it.
 
     Returns:
-        `chosen` and `rejected` of shape (steps + 1, *batch, B), `d_w` and `d_l` of shape (steps, *batch, B).
+        `chosen` and `rejected` of shape ``(steps + 1, *batch, B)``, `d_w` and `d_l` of shape
+        ``(steps, *batch, B)``.
 
     Raises:
         ValueError: a kernel that is not square or not twice as large as the pairs, no step, a negative step size, a
@@ -66,7 +67,8 @@ def frozen_kernel_trajectory(
 
     Source: own extension of Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
 
-    >>> path = frozen_kernel_trajectory([[1.0, 2.0], [2.0, 5.0]], [-3.0], [-3.0], objective="slic", lam=0.0, lr=0.1, steps=2)
+    >>> setting = {"objective": "slic", "lam": 0.0, "lr": 0.1, "steps": 2}
+    >>> path = frozen_kernel_trajectory([[1.0, 2.0], [2.0, 5.0]], [-3.0], [-3.0], **setting)
     >>> path.chosen.flatten()
     tensor([-3.0000, -3.1000, -3.2000], dtype=torch.float64)
     """

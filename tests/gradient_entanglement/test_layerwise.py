@@ -45,9 +45,11 @@ class Odd(nn.Module):
         self.unused = nn.Linear(3, 3)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """One number an example."""
         x = self.norm(self.token(rows)).tanh()
         x = self.plain(self.shared(self.shared(x).tanh()))
-        return self.last(x.mean(1)).log_softmax(-1)[:, 0]
+        out: Tensor = self.last(x.mean(1)).log_softmax(-1)[:, 0]
+        return out
 
 
 def call(model: nn.Module, rows: Tensor) -> Tensor:
@@ -79,14 +81,14 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Callable[[int], Tensor]]] =
 @pytest.mark.parametrize("chunk_size", [None, 1, 4])
 def test_pairs_and_kernel_are_those_of_formed_gradients(case: str, chunk_size: int | None) -> None:
     build, value, rows = CASES[case]
-    model, w, l = build(), rows(6), rows(7) if case != "transformer" else tokens(6, 7)
+    model, w, lose = build(), rows(6), rows(7) if case != "transformer" else tokens(6, 7)
     w = w[:6]
-    g_w, g_l = gradients(model, value, w), gradients(model, value, l)
-    got = layerwise_pair_gram(model, value, w, l, chunk_size=chunk_size)
+    g_w, g_l = gradients(model, value, w), gradients(model, value, lose)
+    got = layerwise_pair_gram(model, value, w, lose, chunk_size=chunk_size)
     for part, want in (("ww", g_w * g_w), ("wl", g_w * g_l), ("ll", g_l * g_l)):
         torch.testing.assert_close(getattr(got, part), want.sum(-1), rtol=1e-11, atol=1e-11)
     both = torch.cat([g_w, g_l])
-    kernel = layerwise_kernel(model, value, torch.cat([w, l]), chunk_size=chunk_size)
+    kernel = layerwise_kernel(model, value, torch.cat([w, lose]), chunk_size=chunk_size)
     torch.testing.assert_close(kernel, both @ both.T, rtol=1e-11, atol=1e-11)
 
 
@@ -110,9 +112,9 @@ def test_frozen_parameters_do_not_count() -> None:
 
 
 def test_float32_agrees_with_float64() -> None:
-    model, w, l = transformer(), tokens(5, 1), tokens(5, 2)
-    high = layerwise_pair_gram(model, logp, w, l)
-    low = layerwise_pair_gram(model.float(), logp, w, l)
+    model, w, lose = transformer(), tokens(5, 1), tokens(5, 2)
+    high = layerwise_pair_gram(model, logp, w, lose)
+    low = layerwise_pair_gram(model.float(), logp, w, lose)
     assert low.wl.dtype == torch.float32
     scale = (high.ww * high.ll).sqrt()
     assert ((low.wl.double() - high.wl).abs() / scale).max() < 1e-4
@@ -135,30 +137,41 @@ def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
 
 
 class Tied(nn.Module):
+    """The unembedding is the embedding."""
+
     def __init__(self) -> None:
         super().__init__()
         self.token = nn.Embedding(11, 5)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return (self.token(rows) @ self.token.weight.T).log_softmax(-1)[..., 0].sum(-1)
+        """One number an example."""
+        out: Tensor = (self.token(rows) @ self.token.weight.T).log_softmax(-1)[..., 0].sum(-1)
+        return out
 
 
 class InPlace(nn.Module):
+    """The output of a layer is overwritten."""
+
     def __init__(self) -> None:
         super().__init__()
         self.token, self.layer = nn.Embedding(11, 5), nn.Linear(5, 5)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """One number an example."""
         return torch.relu_(self.layer(self.token(rows))).sum((-1, -2))
 
 
 class Positions(nn.Module):
+    """Positions are embedded once for all examples."""
+
     def __init__(self) -> None:
         super().__init__()
         self.token, self.place = nn.Embedding(11, 5), nn.Embedding(12, 5)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return (self.token(rows) * self.place(torch.arange(rows.shape[1]))).sum((-1, -2))
+        """One number an example."""
+        out: Tensor = (self.token(rows) * self.place(torch.arange(rows.shape[1]))).sum((-1, -2))
+        return out
 
 
 def frozen() -> nn.Module:
@@ -174,8 +187,8 @@ def frozen() -> nn.Module:
         (lambda: nn.Conv1d(1, 1, 1), call, "model: got the parameter weight of a Conv1d"),
         (lambda: nn.Embedding(11, 5, max_norm=1.0), call, "model: got the parameter weight of a Embedding"),
         (frozen, logp, "model: got no trainable parameter"),
-        (transformer, lambda m, rows: 0.5, "logp: got float"),
-        (transformer, lambda m, rows: torch.zeros(len(rows)), "logp: got values that do not depend"),
+        (transformer, lambda *_: 0.5, "logp: got float"),
+        (transformer, lambda _, rows: torch.zeros(len(rows)), "logp: got values that do not depend"),
     ],
 )
 def test_a_model_that_hooks_cannot_read_is_refused(build: Any, value: Any, message: str) -> None:

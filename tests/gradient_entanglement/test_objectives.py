@@ -194,7 +194,14 @@ def test_it_runs_under_vmap() -> None:
     ],
 )
 def test_what_is_wrong_is_named(name: str, changes: dict[str, Any], message: str) -> None:
-    given = {"logp_w": [-1.0, -2.0], "logp_l": [-2.0, -1.0], "ref_w": -1.0, "ref_l": -1.0, "len_w": 2, "len_l": 2}
+    given: dict[str, Any] = {
+        "logp_w": [-1.0, -2.0],
+        "logp_l": [-2.0, -1.0],
+        "ref_w": -1.0,
+        "ref_l": -1.0,
+        "len_w": 2,
+        "len_l": 2,
+    }
     given |= changes
     with pytest.raises(ValueError, match=message):
         margin_objective(name, given.pop("logp_w"), given.pop("logp_l"), **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_it_descends_the_mean_loss(objective: str) -> None:
     model, pairs = setting()
     own = copy.deepcopy(model)
     start = logps(own, pairs).detach()
-    known = {"ref_w": start[:B], "ref_l": start[B:], "len_w": 6, "len_l": 6}
+    known: dict[str, Any] = {"ref_w": start[:B], "ref_l": start[B:], "len_w": 6, "len_l": 6}
     want = [start]
     for _ in range(3):
         now = logps(own, pairs)
@@ -48,13 +49,13 @@ def test_it_descends_the_mean_loss(objective: str) -> None:
         slopes = torch.autograd.grad(loss, list(own.parameters()))
         with torch.no_grad():
             for parameter, slope in zip(own.parameters(), slopes, strict=True):
-                parameter -= 1e-3 * slope
+                parameter.sub_(1e-3 * slope)
         want.append(logps(own, pairs).detach())
     run = train_on_pairs(model, pairs, objective, lr=1e-3, steps=3)
     torch.testing.assert_close(run.logps, torch.stack(want), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(run.chosen, run.logps[:, :B])
     torch.testing.assert_close(run.rejected, run.logps[:, B:])
-    assert run.kernel is run.gram is run.first is run.second is run.own is None
+    assert all(x is None for x in (run.kernel, run.gram, run.first, run.second, run.own))
 
 
 def test_the_recorded_kernel_and_first_order_are_those_of_formed_gradients() -> None:
@@ -123,7 +124,7 @@ def test_each_pair_steps_alone_from_the_same_model() -> None:
         slopes = torch.autograd.grad(d_w[i] * now[0] - d_l[i] * now[1], list(own.parameters()))
         with torch.no_grad():
             for parameter, slope in zip(own.parameters(), slopes, strict=True):
-                parameter += 1e-3 * slope
+                parameter.add_(1e-3 * slope)
         moved = logps(own, one) - now
         assert got.chosen[i].item() == pytest.approx(moved[0].item(), rel=1e-9)
         assert got.rejected[i].item() == pytest.approx(moved[1].item(), rel=1e-9)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
 
-from lib.gradient_entanglement import certified_step, response_logps, taylor_change
+from lib.gradient_entanglement import certified_step, taylor_change
 from tests.gradient_entanglement.test_layerwise import tokens, transformer
 
 
@@ -38,7 +38,7 @@ def test_errors_shrink_as_the_square_and_the_cube_in_a_transformer() -> None:
 
     def logps(flat: Tensor) -> Tensor:
         parts = {n: x.view(shapes[n]) for n, x in zip(shapes, flat.split(sizes), strict=True)}
-        logits = functional_call(model, parts, (tokens(2)[:, :-1],))
+        logits: Tensor = functional_call(model, parts, (tokens(2)[:, :-1],))
         return logits.log_softmax(-1).gather(-1, tokens(2)[:, 1:, None]).squeeze(-1).sum(-1)
 
     direction = torch.func.grad(lambda flat: logps(flat)[0])(theta)

@@ -41,7 +41,7 @@ def test_token_gram_is_that_of_explicit_gradients(device: str) -> None:
     F, (h_a, y_a), (h_b, y_b) = unembedding(), response(TA, 0), response(TB, 1)
     want = token_gradients(F, h_a, y_a) @ token_gradients(F, h_b, y_b).mT
     mask = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    args = [x.to(device) for x in (h_a, h_a @ F.T, y_a, h_b, h_b @ F.T, y_b)]
+    args: Any = [x.to(device) for x in (h_a, h_a @ F.T, y_a, h_b, h_b @ F.T, y_b)]
     torch.testing.assert_close(token_gram(*args).cpu(), want, rtol=1e-12, atol=1e-12)
     masked = token_gram(*args, mask_a=mask.to(device), mask_b=torch.ones(TB, device=device))
     torch.testing.assert_close(masked.cpu(), want * mask[:, None], rtol=1e-12, atol=1e-12)
@@ -59,7 +59,8 @@ def test_its_gradients_and_float32_are_right() -> None:
     F, (h_a, y_a), (h_b, y_b) = unembedding(), response(2, 0), response(3, 1)
     h_a, h_b = h_a[:1].requires_grad_(), h_b[:1].requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: token_gram(a, a @ F.T, y_a[:1], b, b @ F.T, y_b[:1]), (h_a, h_b))
-    low = token_gram(*(x.float() for x in (h_a, h_a @ F.T)), y_a[:1], *(x.float() for x in (h_b, h_b @ F.T)), y_b[:1])
+    halves: Any = [(x.float(), (x @ F.T).float(), y[:1]) for x, y in ((h_a, y_a), (h_b, y_b))]
+    low = token_gram(*halves[0], *halves[1])
     assert low.dtype == torch.float32
     high = token_gram(h_a, h_a @ F.T, y_a[:1], h_b, h_b @ F.T, y_b[:1])
     torch.testing.assert_close(low.double(), high, rtol=1e-4, atol=1e-4)
@@ -71,12 +72,30 @@ def test_masked_steps_move_every_token_as_told(device: str) -> None:
     rng = np.random.default_rng(0)
     m_w, m_l, d_w, d_l = (torch.tensor(rng.random(s)) for s in ((B, TA), (B, TB), B, B))
     step = d_w[:, None] * (m_w[..., None] * g_a).sum(1) - d_l[:, None] * (m_l[..., None] * g_b).sum(1)
-    kernels = [(x @ y.mT).to(device) for x, y in ((g_a, g_a), (g_a, g_b), (g_b, g_b))]
-    got = token_changes(*kernels, d_w.to(device), d_l.to(device), 0.2, mask_w=m_w.to(device), mask_l=m_l.to(device))
+    kernels: Any = [(x @ y.mT).to(device) for x, y in ((g_a, g_a), (g_a, g_b), (g_b, g_b))]
+    got = token_changes(
+        kernels[0],
+        kernels[1],
+        kernels[2],
+        d_w.to(device),
+        d_l.to(device),
+        0.2,
+        mask_w=m_w.to(device),
+        mask_l=m_l.to(device),
+    )
     torch.testing.assert_close(got.chosen.cpu(), 0.2 * (g_a @ step[..., None])[..., 0], rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(got.rejected.cpu(), 0.2 * (g_b @ step[..., None])[..., 0], rtol=1e-11, atol=1e-11)
-    unmasked = token_changes(*kernels, 1.0, 1.0, 1.0)
-    full = token_changes(*kernels, 1.0, 1.0, 1.0, mask_w=torch.ones(TA), mask_l=torch.ones(B, TB, dtype=torch.bool))
+    unmasked = token_changes(kernels[0], kernels[1], kernels[2], 1.0, 1.0, 1.0)
+    full = token_changes(
+        kernels[0],
+        kernels[1],
+        kernels[2],
+        1.0,
+        1.0,
+        1.0,
+        mask_w=torch.ones(TA),
+        mask_l=torch.ones(B, TB, dtype=torch.bool),
+    )
     torch.testing.assert_close(unmasked.chosen, full.chosen)
 
 

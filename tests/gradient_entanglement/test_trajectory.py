@@ -23,7 +23,7 @@ def linear(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_follows_gradient_descent_of_a_linear_model(objective: str, device: str) -> None:
     J, start = linear()
-    known = {"ref_w": start[:B], "ref_l": start[B:], "len_w": 3, "len_l": 5, "beta": 0.5}
+    known: dict[str, Any] = {"ref_w": start[:B], "ref_l": start[B:], "len_w": 3, "len_l": 5, "beta": 0.5}
     theta = torch.zeros(P, dtype=torch.float64, requires_grad=True)
     truth = []
     for _ in range(7):
@@ -44,7 +44,7 @@ def test_it_follows_gradient_descent_of_a_linear_model(objective: str, device: s
 def test_a_batch_of_kernels_is_what_its_members_are_and_float32_stays() -> None:
     J, start = linear()
     kernels = np.stack([J @ J.T, 2 * J @ J.T])
-    rest = {"objective": "cpo", "lr": 0.01, "steps": 3, "lam": 0.1}
+    rest: dict[str, Any] = {"objective": "cpo", "lr": 0.01, "steps": 3, "lam": 0.1}
     both = frozen_kernel_trajectory(kernels, start[:B], start[B:], **rest)
     assert both.chosen.shape == (4, 2, B)
     alone = frozen_kernel_trajectory(kernels[1], start[:B], start[B:], **rest)
@@ -57,7 +57,7 @@ def test_a_batch_of_kernels_is_what_its_members_are_and_float32_stays() -> None:
 def test_gradients_pass_through() -> None:
     J, start = linear()
     kernel = torch.tensor(J @ J.T, requires_grad=True)
-    rest = {"objective": "orpo", "lr": 0.01, "steps": 2, "len_w": 3, "len_l": 5}
+    rest: dict[str, Any] = {"objective": "orpo", "lr": 0.01, "steps": 2, "len_w": 3, "len_l": 5}
     assert torch.autograd.gradcheck(
         lambda k: frozen_kernel_trajectory(k, start[:B], start[B:], **rest).chosen[-1], (kernel,)
     )
@@ -90,6 +90,6 @@ EYE = np.eye(2)
     ],
 )
 def test_what_is_wrong_is_named(arguments: Any, changes: dict[str, Any], message: str) -> None:
-    given = {"objective": "cpo", "lr": 0.1, "steps": 1} | changes
+    given: dict[str, Any] = {"objective": "cpo", "lr": 0.1, "steps": 1} | changes
     with pytest.raises(ValueError, match=message):
         frozen_kernel_trajectory(*arguments, **given)
