@@ -10,7 +10,7 @@ import sympy as sp
 U, V, MARGIN = sp.symbols("ell_w ell_l t", real=True)
 REF_W, REF_L = sp.symbols(r"\ell_w^{\rm{ref}} \ell_l^{\rm{ref}}", real=True)
 LEN_W, LEN_L, BETA = sp.symbols(r"\lvert{w}\rvert \lvert{l}\rvert \beta_{\rm{p}}", positive=True)
-LAM, LAM_W, LAM_L = sp.symbols("zeta zeta_w zeta_l", nonnegative=True)
+LAM, LAM_W, LAM_L = sp.symbols(r"\zeta_{\rm{p}} zeta_w zeta_l", nonnegative=True)
 ALPHA, GAMMA, DELTA, Z_REF = sp.symbols(r"\alpha_{\rm{p}} \gamma_{\rm{p}} \delta_{\rm{p}} z_{\rm{ref}}", real=True)
 
 
