@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib.gradient_entanglement import CharTransformer, layerwise_kernel, layerwise_pair_gram, response_logps
+from lib.gradient_entanglement import (
+    CharTransformer,
+    layerwise,
+    layerwise_kernel,
+    layerwise_pair_gram,
+    response_logps,
+)
+from lib.gradient_entanglement.layers import summed_gradient
 from tests.gradient_entanglement.oracle import gradients
 
 
@@ -207,3 +214,17 @@ def test_a_model_that_hooks_cannot_read_is_refused(build: Any, value: Any, messa
 def test_what_is_wrong_is_named(rejected: Tensor, chunk_size: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layerwise_pair_gram(transformer(), logp, tokens(4).tolist(), rejected.tolist(), chunk_size=chunk_size)
+
+
+def test_wide_layers_form_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    formed = []
+
+    def spy(x: Tensor, g: Tensor, rows: int) -> Tensor:
+        formed.append(x.shape[1])
+        return summed_gradient(x, g, rows)
+
+    monkeypatch.setattr(layerwise, "summed_gradient", spy)
+    model, rows = wide(), torch.randint(40, (6, 3), generator=torch.Generator().manual_seed(0))
+    layerwise_pair_gram(model, first_class, rows[:3], rows[3:])
+    layerwise_kernel(model, first_class, rows)
+    assert set(formed) == {1}  # biases alone, which are vectors
