@@ -86,7 +86,9 @@ def test_downloaded_notebook_runs_outside_the_repository(
     first = collect(published)[0]
     notebook = nbformat.read(published, as_version=4)
     upto = next(
-        i for i, cell in enumerate(notebook.cells) if any("claim" in o.metadata for o in cell.get("outputs", []))
+        i
+        for i, cell in enumerate(notebook.cells)
+        if any("claim" in o.get("metadata", {}) for o in cell.get("outputs", []))
     )
     notebook.cells = notebook.cells[: upto + 1]
     for cell in notebook.cells:

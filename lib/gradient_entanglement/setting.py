@@ -1,0 +1,67 @@
+"""What several kernels read alike: tokens, masks, weights and step sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike, as_float, require, require_shape
+
+
+def read_finite(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating tensor of finite numbers."""
+    x = as_float(name, value, like=like)
+    require(name, x.isfinite(), "a finite number", x)
+    return x
+
+
+def read_step(lr: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    """The learning rate: a finite number, zero or above."""
+    step = as_float("lr", lr, like=like)
+    require("lr", (step >= 0) & step.isfinite(), "a finite number >= 0", step)
+    return step
+
+
+def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
+    """`value` as int64 numbers of any shape on `device`; floats and booleans are refused."""
+    try:
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
+    return x.to(device=device, dtype=torch.int64)
+
+
+def require_vocabulary(name: str, tokens: Tensor, size: int, unused: Tensor | None = None) -> None:
+    """Raise unless every token that is used is one of `size`."""
+    inside = (tokens >= 0) & (tokens < size)
+    holds = inside if unused is None else inside | unused
+    require(name, holds, f"whole numbers from 0 to {size - 1}", tokens)
+
+
+def read_mask(name: str, mask: Tensor | ArrayLike | None, shape: torch.Size, like: Tensor) -> Tensor:
+    """Weights of tokens, shape `shape`: zero leaves a token out; all ones if no mask is given."""
+    if mask is None:
+        return torch.ones(shape, dtype=like.dtype, device=like.device)
+    weights = mask.to(like) if isinstance(mask, Tensor) else as_float(name, mask, like=like)
+    wanted = f"a shape that broadcasts to {tuple(shape)}"
+    try:
+        weights = weights.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: got shape {tuple(weights.shape)}, want {wanted}") from error
+    require(name, (weights >= 0) & weights.isfinite(), "a finite number >= 0", weights)
+    return weights
+
+
+def read_hidden(name: str, hidden: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """Hidden states `(*batch, T, d)` of finite numbers."""
+    states = read_finite(name, hidden, like=like)
+    require_shape(name, states, states.ndim >= 2, "(*batch, T, d)")
+    return states
+
+
+def indicator(tokens: Tensor, size: int, like: Tensor) -> Tensor:
+    """One-hot rows `(*batch, size)` in the dtype of `like`; unlike `one_hot` it works inside `torch.func.vmap`."""
+    return (tokens.unsqueeze(-1) == torch.arange(size, device=tokens.device)).to(like.dtype)
