@@ -164,8 +164,16 @@ def test_a_full_stop_never_leaves_its_formula(extension: ModuleType) -> None:
 
 def test_drawings_lose_digits_nobody_sees(extension: ModuleType) -> None:
     drawing = '<svg><!-- a --><path d="M 1.234567 -0.0049999 L 12 3.5"/><g transform="scale(0.015625)"/></svg>'
-    assert extension.slim_svg(drawing) == (
-        '<svg><path d="M 1.23 -0.00 L 12 3.5"/><g transform="scale(0.015625)"/></svg>'
+    assert extension.slim_svg(drawing) == ('<svg><path d="M1.23 -0.00L12 3.5"/><g transform="scale(0.015625)"/></svg>')
+
+
+def test_a_style_that_all_uses_of_a_marker_share_is_said_once(extension: ModuleType) -> None:
+    marker = '<path id="m1" d="M 0 0" style="stroke: red"/>\n  <path id="m2" d="M 1 1" style="stroke: red"/>'
+    uses = '<use xlink:href="#m1" x="1" style="fill: blue"/><use xlink:href="#m1" x="2" style="fill: blue"/>'
+    mixed = '<use xlink:href="#m2" x="1" style="fill: blue"/><use xlink:href="#m2" x="2" style="fill: green"/>'
+    assert extension.slim_svg(marker + uses + mixed) == (
+        '<path id="m1" d="M0 0" style="fill: blue; stroke: red"/><path id="m2" d="M1 1" style="stroke: red"/>'
+        '<use xlink:href="#m1" x="1"/><use xlink:href="#m1" x="2"/>' + mixed
     )
 
 

@@ -27,6 +27,11 @@ _COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 _COORDINATES = re.compile(r'\b(?:d|points|[xy][12]?)="[^"]*"')
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _ICON = re.compile(r"\bfa-[a-z0-9-]+")
+_BETWEEN_TAGS = re.compile(r">\s*\n\s*<")
+_PATH_DATA = re.compile(r' d="[^"]*"')
+_AROUND_COMMAND = re.compile(r"\s*([MLQCHVZz])\s*")
+_STYLED_PATH = re.compile(r'<path id="([^"]+)" d="[^"]*" style="([^"]*)"/>')
+_STYLED_USE = re.compile(r'<use xlink:href="#([^"]+)"[^>]*? style="([^"]*)"/>')
 _ICON_RULE = re.compile(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}')
 _REPEATED_ID = re.compile(r'(<section class="[\w-]+-content"|<section) id="(?:proof|exercise|solution)-content"')
 _FORMULA_AND_MARK = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]’”]+)')
@@ -74,10 +79,26 @@ def slim(html: str) -> str:
 
 
 def slim_svg(svg: str) -> str:
-    """A drawing with coordinates to a hundredth of a point, and without comments."""
-    return _COORDINATES.sub(
+    """A drawing with coordinates to a hundredth of a point, without comments, and with a marker's style said once."""
+    svg = _COORDINATES.sub(
         lambda attribute: _NUMBER.sub(lambda number: f"{float(number[0]):.2f}", attribute[0]), _COMMENT.sub("", svg)
     )
+    svg = _PATH_DATA.sub(lambda data: _AROUND_COMMAND.sub(r"\1", data[0]), _share_styles(svg))
+    return _BETWEEN_TAGS.sub("><", svg)
+
+
+def _share_styles(svg: str) -> str:
+    """Where all uses of a path have one style, the path has it, and its own on top as before."""
+    styles: dict[str, set[str]] = {}
+    for name, style in _STYLED_USE.findall(svg):
+        styles.setdefault(name, set()).add(style)
+    shared = {name: found.pop() for name, found in styles.items() if len(found) == 1}
+    known = {path[1] for path in _STYLED_PATH.finditer(svg)}
+    svg = _STYLED_PATH.sub(
+        lambda path: path[0].replace(path[2], f"{shared[path[1]]}; {path[2]}") if path[1] in shared else path[0], svg
+    )
+    bare = shared.keys() & known
+    return _STYLED_USE.sub(lambda use: use[0].replace(f' style="{use[2]}"', "") if use[1] in bare else use[0], svg)
 
 
 def slim_icons(css: str, used: set[str]) -> str:

@@ -43,10 +43,8 @@ def case(seed: int, states: int = 4, actions: int = 3, gamma: float = 0.9, *, ze
 
 
 def mean_reward(R: np.ndarray, P: np.ndarray) -> np.ndarray:
-    """Expected reward of each state and action, summed successor by successor."""
-    mean = np.zeros(P.shape[:2])
-    for s, a, following in np.ndindex(P.shape):
-        mean[s, a] += P[s, a, following] * R[s, a, following]
+    """Expected reward of each state and action: the sum over successors of chance times reward."""
+    mean: np.ndarray = np.einsum("sat,sat->sa", P, R)
     return mean
 
 

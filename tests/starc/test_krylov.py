@@ -56,6 +56,21 @@ def test_a_right_side_of_zero_is_solved_by_zero() -> None:
     assert x[:, 1].abs().min() > 0
 
 
+@pytest.mark.parametrize("kind", ["float32", "wrong", "nan"])
+def test_a_rough_product_is_given_up_where_it_does_not_help(kind: str) -> None:
+    P, right = torch.tensor(chain(4, 40)), torch.tensor(np.random.default_rng(5).normal(size=(40, 3)))
+    gamma = torch.tensor([0.5, 0.9, 0.999], dtype=torch.float64)
+    rough = {
+        "float32": lambda v: P.float() @ v,
+        "wrong": lambda v: -3 * v.roll(1, 0),
+        "nan": lambda v: v * torch.nan,
+    }[kind]
+    x, residual = discounted_solution(lambda v: P @ v, right, gamma, 512, rough)
+    want, _ = discounted_solution(lambda v: P @ v, right, gamma, 512)
+    torch.testing.assert_close(x, want, rtol=0, atol=1e-10)
+    assert residual.max() < 1e-11
+
+
 @pytest.mark.parametrize("states", [33, 200])
 def test_a_cycle_on_which_the_method_makes_no_progress_still_contracts(states: int) -> None:
     right = torch.zeros(states, 1, dtype=torch.float64)

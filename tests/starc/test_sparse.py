@@ -98,10 +98,12 @@ def test_too_few_sweeps_leave_a_residual() -> None:
     assert residuals[2] < 1e-11
 
 
-@pytest.mark.parametrize("gamma", [0.5, 0.99])
+@pytest.mark.parametrize("gamma", [0.5, 0.99, 0.999])
 @pytest.mark.parametrize("kind", ["cycle", "corridor", "swap", "stay"])
-def test_chains_on_which_krylov_methods_break_down_are_solved_or_owned_up_to(kind: str, gamma: float) -> None:
-    states = 400
+@pytest.mark.parametrize("states", [50, 400])
+def test_chains_on_which_krylov_methods_break_down_are_solved_or_owned_up_to(
+    kind: str, states: int, gamma: float
+) -> None:
     here = np.arange(states)
     following = {
         "cycle": (here + 1) % states,
@@ -114,11 +116,10 @@ def test_chains_on_which_krylov_methods_break_down_are_solved_or_owned_up_to(kin
     case = Lists(rewards, following[:, None, None], np.ones((states, 1, 1)), np.ones((states, 1)))
     value, _ = solved(case, gamma, case.policy)
     got = sparse_val_canonical(case.rewards, case.next_states, case.probs, gamma)
-    error = np.abs(got.value.numpy() - value).max()
-    assert error <= (got.residual.item() + 1e-13) / (1 - gamma)
-    assert got.residual < 1e-3
-    if kind in ("swap", "stay") or gamma == 0.5:
-        assert got.residual < 1e-12
+    error, rounding = np.abs(got.value.numpy() - value).max(), 1e-13 / (1 - gamma)
+    assert error <= (got.residual.item() + rounding) / (1 - gamma)
+    # eigenvalues all around a circle leave a Krylov method nothing to gain: then it is half as many plain sweeps
+    assert got.residual.item() <= (max(gamma**512, rounding) if kind == "cycle" else rounding)
 
 
 def test_it_is_the_canonical_reward_of_the_dense_kernel() -> None:
