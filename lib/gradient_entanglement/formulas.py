@@ -48,6 +48,12 @@ def objective_formulas() -> dict[str, ObjectiveFormula]:
 
     Constants of the margin stand in $h_w$. Written apart from the tensor code, so that each can check the other.
 
+    Args:
+        None.
+
+    Returns:
+        The parts of each objective as sympy expressions, by its name.
+
     Source: Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828, for the form.
 
     >>> formula = objective_formulas()["slic"]

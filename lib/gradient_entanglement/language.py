@@ -29,6 +29,14 @@ def python_manual() -> Int[Tensor, " length"]:
 
     Lower case; whatever is not one of the 29 characters of `ALPHABET` counts as a space, and spaces are joined.
 
+    Args:
+        None.
+
+    Returns:
+        Tokens, shape (length,).
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
     >>> decode(python_manual()[:6]).islower()
     True
     """
@@ -41,6 +49,14 @@ def python_manual() -> Int[Tensor, " length"]:
 
 def decode(tokens: Int[Tensor, " length"]) -> str:
     """A row of tokens as text.
+
+    Args:
+        tokens: places in `ALPHABET`, shape (length,).
+
+    Returns:
+        The text.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
 
     >>> decode(torch.tensor([7, 8]))
     'hi'
@@ -59,8 +75,13 @@ def letter_chain(
         sharpness: 0 makes all transitions equally likely, larger values make a few likely.
         generator: source of randomness, on the CPU.
 
+    Returns:
+        The text as tokens, shape (length,), and the transition probabilities, shape (letters, letters).
+
     Raises:
         ValueError: a length below 1 or fewer than 2 letters.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
 
     >>> letter_chain(5, 3, sharpness=1.0, generator=torch.Generator().manual_seed(0))[1].sum(-1)
     tensor([1.0000, 1.0000, 1.0000], dtype=torch.float64)
@@ -139,7 +160,22 @@ class CharTransformer(nn.Module):
 
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """A random start from a generator: linear layers uniform by their inputs, embeddings normal, as torch has it."""
+    """A random start from a generator: linear layers uniform by their inputs, embeddings normal, as torch has it.
+
+    Args:
+        model: changed in place.
+        generator: source of randomness, on the device of the model.
+
+    Returns:
+        Nothing.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> layer = nn.Linear(4, 2)
+    >>> initialise(layer, torch.Generator().manual_seed(0))
+    >>> bool((layer.weight.abs() <= 0.5).all())
+    True
+    """
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             reach = 1 / math.sqrt(layer.in_features)
@@ -150,7 +186,22 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def response_logps(model: nn.Module, tokens: Int[Tensor, "B T"], prompt: int) -> Float[Tensor, " B"]:
-    """Summed log-probability of the tokens after the first `prompt`, given these, shape (B,)."""
+    """Summed log-probability of the tokens after the first `prompt`, given these.
+
+    Args:
+        model: gives logits (B, T, V) for tokens (B, T).
+        tokens: prompt and response, shape (B, T).
+        prompt: tokens of the prompt, at least 1.
+
+    Returns:
+        In nats, shape (B,).
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> model = CharTransformer(5, width=4, inner=4, generator=torch.Generator().manual_seed(0))
+    >>> response_logps(model, torch.tensor([[0, 1, 2]]), 1).shape
+    torch.Size([1])
+    """
     return sequence_logps(model(tokens[:, :-1])[:, prompt - 1 :], tokens[:, prompt:])
 
 
@@ -164,7 +215,7 @@ def pretrain(
     window: int = 28,
     lr: float = 5e-3,
 ) -> float:
-    """Fit a model to a text by Adam on random windows, and return the mean loss of the last tenth, in nats a token.
+    """Fit a model to a text by Adam on random windows.
 
     Args:
         model: trained in place, in its own dtype.
@@ -175,8 +226,18 @@ def pretrain(
         window: tokens a window.
         lr: largest learning rate.
 
+    Returns:
+        Mean loss of the last tenth of the steps, in nats a token.
+
     Raises:
         ValueError: a text shorter than a window, or no step.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> model = CharTransformer(5, width=4, inner=4, generator=torch.Generator().manual_seed(0))
+    >>> text = torch.tensor([0, 1, 2, 3] * 20)
+    >>> pretrain(model, text, steps=60, generator=torch.Generator().manual_seed(0), window=8) < 1.6
+    True
     """
     if len(text) <= window or steps < 1:
         raise ValueError(f"text and steps: got {len(text)} tokens and {steps}, want more than {window} and at least 1")
@@ -201,8 +262,23 @@ def text_rows(
 ) -> Int[Tensor, "count length"]:
     """Random stretches of a text.
 
+    Args:
+        text: tokens, shape (letters,).
+        count: stretches to draw, with replacement.
+        length: tokens of each.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Shape (count, length).
+
     Raises:
         ValueError: a text shorter than a stretch.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> text_rows(torch.arange(3), 2, 3, generator=torch.Generator().manual_seed(0))
+    tensor([[0, 1, 2],
+            [0, 1, 2]])
     """
     if len(text) < length:
         raise ValueError(f"text: got {len(text)} tokens, want at least {length}")
@@ -219,8 +295,18 @@ def minimal_pairs(model: nn.Module, rows: Int[Tensor, "B T"], prompt: int, posit
         prompt: tokens of the prompt, at least 1.
         position: place of the exchanged token in the response, from 0; negative counts from its end.
 
+    Returns:
+        The pairs, of which the text itself is chosen.
+
     Raises:
         ValueError: no prompt, no response, or a place outside the response.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> model = CharTransformer(5, width=4, inner=4, generator=torch.Generator().manual_seed(0))
+    >>> pairs = minimal_pairs(model, torch.tensor([[0, 1, 2]]), 1, -1)
+    >>> (pairs.chosen != pairs.rejected).tolist()
+    [[False, False, True]]
     """
     length = rows.shape[1] - prompt
     if prompt < 1 or length < 1 or not -length <= position < length:

@@ -76,8 +76,20 @@ def train_on_pairs(
         optimiser: makes another optimiser from the parameters; the learning rate is then its own.
         **objective_kwargs: hyperparameters, as `margin_objective` takes them.
 
+    Returns:
+        Log-probabilities along the path, and what was asked to be recorded.
+
     Raises:
         ValueError: no step, and whatever `margin_objective` refuses.
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> from lib.gradient_entanglement import CharTransformer, minimal_pairs
+    >>> model = CharTransformer(5, width=4, inner=4, generator=torch.Generator().manual_seed(0)).double()
+    >>> pairs = minimal_pairs(model, torch.tensor([[0, 1, 2]]), 1, -1)
+    >>> run = train_on_pairs(model, pairs, "dpo", lr=0.1, steps=2)
+    >>> bool((run.chosen - run.rejected).diff(dim=0).min() > 0)
+    True
     """
     if steps < 1:
         raise ValueError(f"steps: got {steps}, want at least 1")
@@ -141,6 +153,18 @@ def pair_steps(
         d_w: weight of each chosen response, shape (B,).
         d_l: weight of each rejected response, shape (B,).
         lr: step size.
+
+    Returns:
+        Both changes, shape (B,).
+
+    Source: own construction, for the experiments on Yuan, Zeng, Wu, Wang, Wang and Leqi (ICLR 2025), arXiv 2410.13828.
+
+    >>> from lib.gradient_entanglement import CharTransformer, minimal_pairs
+    >>> model = CharTransformer(5, width=4, inner=4, generator=torch.Generator().manual_seed(0)).double()
+    >>> pairs = minimal_pairs(model, torch.tensor([[0, 1, 2]]), 1, -1)
+    >>> moved = pair_steps(model, pairs, torch.ones(1).double(), torch.ones(1).double(), 1e-3)
+    >>> bool(moved.margin > 0)
+    True
     """
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     both = torch.stack([pairs.chosen, pairs.rejected], 1)

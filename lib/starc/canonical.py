@@ -9,7 +9,7 @@ from torch import Tensor
 from lib.checks import ArrayLike, broadcast_batch, require
 from lib.shapes import Float, Real
 from lib.starc.minimal import minimal_reward, minimal_shaped_reward
-from lib.starc.policy import values_of, without_rounding
+from lib.starc.policy import centred_values, without_rounding
 from lib.starc.rewards import mean_reward, shaping_term
 from lib.starc.setting import (
     read_dynamics,
@@ -76,7 +76,7 @@ def canonicalise(
     >>> canonicalise([[[1.0, 3.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], bandit, 0.0)[0]
     tensor([[ 1.,  1.], [-1., -1.]], dtype=torch.float64)
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method: got {method!r}, want one of {', '.join(map(repr, METHODS))}")
     like = shared_kind(R, P, gamma, policy, weights, state_weights)
     dynamics = read_dynamics(P, like)
@@ -87,9 +87,12 @@ def canonicalise(
     if method in ("val", "val_potential"):
         pi = None if policy is None else read_policy(policy, dynamics)
         batch = broadcast_batch(**shapes, policy=() if pi is None else pi.shape[:-2])
-        value, _, advantage = values_of(mean_reward(reward, dynamics), dynamics, discount, pi)
-        level = without_rounding(advantage, value).unsqueeze(-1)
-        result = level if method == "val" else reward + shaping_term(value, discount)
+        value, offset, advantage = centred_values(mean_reward(reward, dynamics), dynamics, discount, pi)
+        if method == "val":
+            result = without_rounding(advantage, value).unsqueeze(-1)
+        else:
+            shift = ((1 - discount) * offset)[..., None, None, None]
+            result = reward - shift + shaping_term(value, discount)
     elif method in ("minimal", "minimal_potential"):
         w = read_weights(weights, dynamics)
         batch = broadcast_batch(**shapes, weights=() if w is None else w.shape[:-3])
@@ -107,7 +110,7 @@ def canonicalise(
             else dard_reward(reward, dynamics, discount, d_a)
         )
     else:
-        batch, result = broadcast_batch(**shapes), reward
+        batch, result = broadcast_batch(**shapes), reward.clone()
     return result.expand(*batch, states, actions, states)
 
 

@@ -83,7 +83,7 @@ def certified_constants(
     )
     if solved.status != 0:
         raise RuntimeError(f"certified_constants: the linear program was not solved: {solved.message}")
-    inradius, diameter = max(float(solved.x[-1]), 0.0) + 0.0, math.sqrt(2) / (1 - float(discount))
+    inradius, diameter = max(float(solved.x[-1]), 0.0) + 0.0, math.sqrt(2) / (1 - float(discount.detach()))
     upper = diameter / (2 * inradius) if inradius > 0 else math.inf
     return StarcConstants(lower=inradius / diameter, upper=upper, inradius=inradius, diameter=diameter)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from lib.checks import ArrayLike, broadcast_batch
@@ -87,6 +88,8 @@ def starc_distance(
         gamma=discount.shape,
         weights=() if w is None else w.shape[:-3],
         initial=start.shape[:-1],
+        policy=() if policy is None else tuple(np.shape(policy))[: -1 if method in ("epic", "dard") else -2],
+        state_weights=() if state_weights is None else tuple(np.shape(state_weights))[:-1],
     )
 
     def measured(x: Tensor, kind: Norm) -> Tensor:
@@ -100,5 +103,4 @@ def starc_distance(
         form = canonicalise(reward, dynamics, discount, method, policy, w, state_weights)
         own_size = largest_mean_size(reward, dynamics) if size_of == "range" else weighted_norm(reward, w, size_of)
         forms.append(standardised(form, measured(form, size_of), trivial_share(like) * own_size))
-    apart = measured(forms[0] - forms[1], distance_of)
-    return apart.expand(broadcast_batch(arguments=batch, distance=apart.shape))
+    return measured(forms[0] - forms[1], distance_of).expand(batch)

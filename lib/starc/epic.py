@@ -137,4 +137,4 @@ def _pearson_distance(forms: list[Tensor], rewards: list[Tensor], law: Tensor) -
         centred = form - (law * form).sum((-3, -2, -1), keepdim=True)
         limit = trivial_share(law) * weighted_norm(reward, law, 2)
         scaled.append(standardised(centred, weighted_norm(centred, law, 2), limit))
-    return weighted_norm(scaled[0] - scaled[1], law, 2) / 2
+    return (weighted_norm(scaled[0] - scaled[1], law, 2) / 2).clamp(max=1)

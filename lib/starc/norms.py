@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -16,8 +17,8 @@ def read_norm(name: str, norm: object) -> Norm:
     """One of 1, 2, infinity and "range"."""
     if isinstance(norm, str) and norm == "range":
         return "range"
-    if isinstance(norm, (int, float)) and not isinstance(norm, bool) and norm in (1, 2, math.inf):
-        return norm
+    if isinstance(norm, Real) and not isinstance(norm, bool) and norm in (1, 2, math.inf):
+        return float(norm)
     raise ValueError(f"{name}: got {norm!r}, want {WANTED}")
 
 

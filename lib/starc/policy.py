@@ -125,10 +125,25 @@ def values_of(
     mean: Tensor, dynamics: Tensor, discount: Tensor, pi: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Value, Q-value and advantage of checked tensors, `mean` being the expected reward; `pi` None is uniform."""
-    mean_pi = mean.mean(-1) if pi is None else (pi * mean).sum(-1)
-    value = _solve(_identity_minus(discount, state_chain(dynamics, pi)), mean_pi)
-    q_value = mean + over_pairs(discount) * expected_next(dynamics, value)
-    return value, q_value, q_value - value.unsqueeze(-1)
+    value, offset, advantage = centred_values(mean, dynamics, discount, pi)
+    value = value + offset.unsqueeze(-1)
+    return value, advantage + value.unsqueeze(-1), advantage
+
+
+def centred_values(
+    mean: Tensor, dynamics: Tensor, discount: Tensor, pi: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values about a typical one, that one, and advantages, which so keep their digits however far the horizon."""
+
+    def under_policy(x: Tensor) -> Tensor:
+        return x.mean(-1) if pi is None else (pi * x).sum(-1)
+
+    system = _identity_minus(discount, state_chain(dynamics, pi))
+    offset = _solve(system, under_policy(mean)).detach().mean(-1)
+    above = mean - over_pairs((1 - discount) * offset)  # a constant is a potential
+    value = _solve(system, under_policy(above))
+    advantage = above + over_pairs(discount) * expected_next(dynamics, value) - value.unsqueeze(-1)
+    return value, offset, advantage
 
 
 def levelled(mean: Tensor, dynamics: Tensor, discount: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +151,7 @@ def levelled(mean: Tensor, dynamics: Tensor, discount: Tensor) -> tuple[Tensor, 
 
     They order all policies as the reward does, without the offsets that would cost digits.
     """
-    value, _, advantage = values_of(mean, dynamics, discount)
+    value, _, advantage = centred_values(mean, dynamics, discount)
     advantage = without_rounding(advantage, value)
     size = advantage.detach().abs().amax((-2, -1))
     return advantage / torch.where(size > 0, size, torch.ones_like(size))[..., None, None], size

@@ -15,6 +15,7 @@ from lib.starc.problems import Problems
 from lib.starc.regret_search import Lines, crossing, meeting_point, search
 from lib.starc.rewards import largest_mean_size, mean_reward
 from lib.starc.setting import (
+    one_hot,
     read_dynamics,
     read_gamma,
     read_initial,
@@ -70,7 +71,8 @@ def worst_case_regret(
 
     Returns:
         `regret` in units of $R_1$ and `normalised` G in [0, 1], both (*batch,); `multiplier` $\lambda^*$ for the
-        rewards as given; `occupancy_1` x and `occupancy_2` y, (*batch, S, A), which attain the maximum; `gap`, a proven
+        rewards as given; `occupancy_1` x and `occupancy_2` y, (*batch, S, A), which attain the maximum
+        and carry no gradient; `gap`, a proven
         upper bound minus `normalised`; `residual`, the largest violation of Bellman's equation, for rewards scaled to
         range 1. Where $R_1$ is trivial G is 0; where $R_2$ is trivial, no constraint, G is 1.
 
@@ -123,14 +125,16 @@ def worst_case_regret(
         here = crossing(scaled, first_states, lines)
         violation = (here.q_value.amax(-1) - here.values).abs().amax(-1)  # (N, 2)
         bound = (here.values * first_states.unsqueeze(1)).sum((-2, -1)) + violation.sum(-1) / (1 - problems.gamma)
-        residual = torch.cat((violation, ends.residual * unit), -1).amax(-1)
+        per_range = torch.where(trivial, torch.zeros_like(width), 1 / torch.where(trivial, 1, width))
+        residual = torch.cat((violation, ends.residual * per_range), -1).amax(-1)
 
     policies = torch.cat((lines.actions, ends.actions[:, :2]), 1)  # (N, 6, S)
     visits = problems.visits(policies, first_states)
     returns = (visits.unsqueeze(2) * problems.induced(policies)[0]).sum(-1)  # (N, 6, 2), of the levelled rewards
     with torch.no_grad():
-        multiplier, share = meeting_point(returns[:, :4])
-        multiplier, share = torch.where(free, 0, multiplier), torch.where(free, 1, share)
+        share = torch.where(free, 1, meeting_point(returns[:, :4])[1])
+        # of the search: where the falling line is level but for rounding, only it knows where the lines met
+        multiplier = torch.where(free, 0, here.multiplier * unit[:, 1] / torch.where(free, 1, unit[:, 0]))
     weights = torch.stack((share, 1 - share), -1)
     height, fall = (returns[:, 0:4:2] - returns[:, 1:4:2]).unbind(-1)  # (N, 2) each
     lost = (weights * (height - multiplier.unsqueeze(-1) * fall)).sum(-1)  # the second term is 0, its gradient is not
@@ -139,8 +143,10 @@ def worst_case_regret(
     normalised = torch.where(trivial[:, 1] & ~trivial[:, 0], torch.ones_like(lost), normalised)
     outside = normalised.detach() - normalised.detach().clamp(0, 1)
     normalised = normalised - torch.where(outside.abs() < torch.finfo(outside.dtype).eps ** 0.5, outside, 0)  # rounding
-    taken = torch.nn.functional.one_hot(policies[:, :4], actions) * visits[:, :4].unsqueeze(-1)
+    taken = one_hot(policies[:, :4], actions, visits) * visits[:, :4].detach().unsqueeze(-1)
     mixed = (weights[..., None, None, None] * taken.unflatten(1, (2, 2))).sum(1)  # (N, 2, S, A)
+    staying = trivial[:, 0, None, None]  # nothing to lose: the same policy twice
+    mixed = torch.stack((mixed[:, 0], torch.where(staying, mixed[:, 0], mixed[:, 1])), 1)
     size_2 = torch.where(free, torch.ones_like(share), size[:, 1])
     return WorstCaseRegret(
         regret=(lost * size[:, 0]).reshape(batch),

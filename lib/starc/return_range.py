@@ -14,6 +14,7 @@ from lib.starc.policy_iteration import extremes
 from lib.starc.problems import Problems
 from lib.starc.rewards import largest_mean_size, mean_reward
 from lib.starc.setting import (
+    one_hot,
     read_dynamics,
     read_gamma,
     read_initial,
@@ -145,15 +146,15 @@ def range_of(
 ) -> ReturnRange:
     """The range of checked tensors, `mean` being the expected reward."""
     states, actions = dynamics.shape[-3:-1]
+    level, size = levelled(mean, dynamics, discount)
     with torch.no_grad():
-        level, size = levelled(mean, dynamics, discount)
         found = extremes(Problems.stack(dynamics, discount, level.unsqueeze(-3), batch), iterations)
         residual = found.residual.reshape(batch) * size
-        policies = (
-            torch.nn.functional.one_hot(found.actions, actions).to(mean.dtype).reshape(*batch, 2, states, actions)
-        )
-    problems = Problems.stack(dynamics, discount, mean.unsqueeze(-3), batch)
+        policies = one_hot(found.actions, actions, mean).reshape(*batch, 2, states, actions)
+    both = torch.stack(torch.broadcast_tensors(mean, level * size[..., None, None]), -3)
+    problems = Problems.stack(dynamics, discount, both, batch)
     visits = problems.visits(found.actions, start.expand(*batch, states).reshape(-1, states))
-    returns = (visits * problems.induced(found.actions)[0].squeeze(2)).sum(-1).reshape(*batch, 2)
-    highest, lowest = returns[..., 0], returns[..., 1]
-    return ReturnRange(lowest, highest, highest - lowest, policies[..., 1, :, :], policies[..., 0, :, :], residual)
+    returns = (visits.unsqueeze(2) * problems.induced(found.actions)[0]).sum(-1).reshape(*batch, 2, 2)
+    highest, lowest = returns[..., 0, 0], returns[..., 1, 0]
+    width = returns[..., 0, 1] - returns[..., 1, 1]  # without the offsets, which would cost digits
+    return ReturnRange(lowest, highest, width, policies[..., 1, :, :], policies[..., 0, :, :], residual)

@@ -67,7 +67,9 @@ def sampled_distance(
     squares = [product(x, x) for x in (first, second)]
     zero_1, zero_2 = (square <= 0 for square in squares)
     safe = [torch.where(square <= 0, torch.ones_like(square), square).sqrt() for square in squares]
-    cosine = (product(first, second) / (safe[0] * safe[1])).clamp(-1, 1)
-    distance = (2 - 2 * cosine).clamp_min(0).sqrt()
+    units = [x / norm[..., None, None] for x, norm in zip((first, second), safe, strict=True)]
+    apart = units[0] - units[1]
+    square = product(apart, apart).clamp(0, 4)  # 2 - 2 cos, exact for equal samples
+    distance = torch.where(square > 0, torch.where(square > 0, square, torch.ones_like(square)).sqrt(), 0)
     distance = torch.where(zero_1 | zero_2, torch.ones_like(distance), distance)
     return torch.where(zero_1 & zero_2, torch.zeros_like(distance), distance).expand(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -18,6 +19,11 @@ def shared_kind(*values: object) -> Tensor:
     dtypes = [x.dtype for x in tensors if x.is_floating_point()]
     dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
     return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
+
+
+def one_hot(actions: Tensor, count: int, like: Tensor) -> Tensor:
+    """Deterministic policies `(*batch, S, A)` from actions `(*batch, S)`, without a look at the data."""
+    return (actions.unsqueeze(-1) == torch.arange(count, device=actions.device)).to(like.dtype)
 
 
 def trivial_share(like: Tensor) -> float:
@@ -105,7 +111,7 @@ def read_weights(weights: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor
 
 def require_steps(name: str, steps: int) -> None:
     """Raise `ValueError` unless a number of steps is at least 1."""
-    if steps < 1:
+    if not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"{name}: got {steps}, want at least 1")
 
 
@@ -127,7 +133,7 @@ def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:
 
 
 def _require_distribution(name: str, x: Tensor) -> None:
-    slack = 1e-6 if x.dtype == torch.float64 else 1e-3
+    slack = 1e-6 if x.dtype == torch.float64 else 1e-5
     total, smallest = x.sum(-1), x.amin(-1)
     require(name, ~(smallest < 0), "no negative entry", smallest)
     require(name, (total - 1).abs() <= slack, "rows that sum to one", total)

@@ -73,7 +73,7 @@ def sparse_val_canonical(
     require("probs", ~(chance < 0), "no negative entry", chance)
     total = chance.sum(-1)
     require(
-        "probs", (total - 1).abs() <= (1e-6 if like.dtype == torch.float64 else 1e-3), "lists that sum to one", total
+        "probs", (total - 1).abs() <= (1e-6 if like.dtype == torch.float64 else 1e-5), "lists that sum to one", total
     )
     wanted = f"({states}, {actions}, {successors}) as probs has it"
     reward = as_float("rewards", rewards, like=like)

@@ -94,7 +94,7 @@ def test_bad_dynamics_are_named_by_all(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("slack", "dtype", "fine"),
-    [(5e-7, np.float64, True), (2e-6, np.float64, False), (5e-4, np.float32, True), (2e-3, np.float32, False)],
+    [(5e-7, np.float64, True), (2e-6, np.float64, False), (5e-6, np.float32, True), (2e-3, np.float32, False)],
 )
 def test_rows_may_miss_one_by_what_rounding_explains(slack: float, dtype: type, fine: bool) -> None:
     P = torch.tensor(np.array([[[0.5, 0.5 + slack]]] * 2, dtype=dtype))
@@ -130,7 +130,7 @@ def test_defaults_of_policies_and_weights() -> None:
 
 def test_a_number_of_steps_is_at_least_one() -> None:
     require_steps("steps", 1)
-    with pytest.raises(ValueError, match="sweeps: got 0, want at least 1"):
+    with pytest.raises(ValueError, match=r"sweeps: got 0, want .*at least 1"):
         require_steps("sweeps", 0)
 
 
