@@ -110,6 +110,17 @@ def width(R: np.ndarray, P: np.ndarray, gamma: float, initial: np.ndarray) -> fl
     return float(np.ptp(all_returns(R, P, gamma, initial)))
 
 
+def width_by_program(R: np.ndarray, case: Case) -> float:
+    """Range of returns, by two linear programs over occupancies."""
+    mean, flow = mean_reward(R, case.P).ravel(), flow_matrix(case.P, case.gamma).T
+    ends = [
+        optimize.linprog(sign * mean, A_eq=flow, b_eq=case.initial, method="highs-ds", options=TIGHT)
+        for sign in (-1, 1)
+    ]
+    assert {end.status for end in ends} == {0}
+    return -float(sum(end.fun for end in ends))
+
+
 def regret_by_pairs(case: Case) -> float:
     """Largest loss over pairs of occupancies, divided by the range: a linear program in 2 S A unknowns."""
     mean_1, mean_2 = (mean_reward(R, case.P).ravel() for R in (case.R1, case.R2))
@@ -125,11 +136,7 @@ def regret_by_pairs(case: Case) -> float:
         options=TIGHT,
     )
     assert solved.status == 0, solved.message
-    ends = [
-        optimize.linprog(sign * mean_1, A_eq=flow, b_eq=case.initial, method="highs-ds", options=TIGHT).fun
-        for sign in (-1, 1)
-    ]
-    return float(solved.fun / sum(ends))
+    return -float(solved.fun) / width_by_program(case.R1, case)
 
 
 def inradius(P: np.ndarray, gamma: float, initial: np.ndarray) -> float:

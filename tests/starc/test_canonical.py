@@ -49,9 +49,21 @@ def test_epic_and_dard_are_their_sums_term_by_term(states: int, actions: int, ga
         np.testing.assert_allclose(dard, oracle.dard_reward(case.R1, case.P, gamma, d_a), rtol=0, atol=1e-13)
 
 
-def test_none_is_the_reward_itself() -> None:
+def test_none_is_the_reward_itself_in_memory_of_its_own() -> None:
     case = oracle.case(0)
-    assert torch.equal(canonicalise(case.R1, case.P, 0.9, "none"), torch.tensor(case.R1))
+    R = torch.tensor(case.R1)
+    got = canonicalise(R, case.P, 0.9, "none")
+    assert torch.equal(got, R)
+    got.zero_()
+    assert torch.equal(R, torch.tensor(case.R1))
+
+
+@pytest.mark.parametrize("gamma", [0.9, 0.999, 0.99999])
+def test_a_constant_in_the_reward_costs_no_digits_however_far_the_horizon(gamma: float) -> None:
+    case = oracle.case(6, 5, 3, gamma)
+    for method in ("val", "val_potential"):
+        plain, raised = (canonicalise(case.R1 + c, case.P, gamma, method) for c in (0.0, 1024.0))
+        torch.testing.assert_close(raised, plain, rtol=0, atol=1e-11)  # a hundred roundings of 1024
 
 
 seeds = st.integers(0, 10**6)

@@ -24,8 +24,9 @@ def test_weights_multiply_powers_inside_the_sum_and_sizes_inside_the_maximum(ord
 
 
 def test_names_of_norms_are_read_as_they_are() -> None:
-    assert [read_norm("norm", x) for x in (1, 2, 2.0, math.inf, np.inf, "range")] == [
+    assert [read_norm("norm", x) for x in (1, 2, 2.0, np.int64(2), math.inf, np.inf, "range")] == [
         1,
+        2,
         2,
         2,
         math.inf,

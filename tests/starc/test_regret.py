@@ -152,15 +152,17 @@ def test_a_corridor_is_solved_from_both_ends(states: int) -> None:
             assert_certified(got, case)
 
 
-def test_a_policy_that_no_end_of_the_ray_suggests_is_found_from_afar() -> None:
-    R1, P = two_ends(60, 1.0, 0.1)  # nearly all go right; less a multiple of the second reward, nearly all go left,
-    R2 = two_ends(60, 1.0, 0.0)[0]  # though its worst policy is to stay: the left end has to be found
+@pytest.mark.parametrize("states", [40, 47, 60, 73])
+def test_a_policy_that_no_end_of_the_ray_suggests_is_found_from_afar(states: int) -> None:
+    R1, P = two_ends(states, 1.0, 0.1)  # nearly all go right; less a multiple of the second reward, nearly all go left,
+    R2 = two_ends(states, 1.0, 0.0)[0]  # though its worst policy is to stay: the left end has to be found
     R2[:, 0] = -1e-6
-    case = oracle.Case(R1, R2, P, 0.9, R1[:, :, 0], np.full(60, 1 / 60))
+    case = oracle.Case(R1, R2, P, 0.9, R1[:, :, 0], np.full(states, 1 / states))
     got = regret_of(case)
     assert got.normalised.item() == pytest.approx(oracle.regret_by_pairs(case), rel=1e-7)
-    assert got.multiplier.item() == pytest.approx(1, rel=0.01)
     assert_certified(got, case)
+    left = oracle.width_by_program(R1 - got.multiplier.item() * R2, case)  # also where the second reward is level there
+    assert left == pytest.approx(got.regret.item(), rel=1e-7)
 
 
 @settings(max_examples=25)

@@ -122,6 +122,21 @@ def test_vmap_over_pairs_is_the_batch() -> None:
         torch.testing.assert_close(mapped, regret(*arguments), rtol=1e-9, atol=1e-11)
 
 
+def test_gradients_pass_under_vmap_and_occupancies_carry_none() -> None:
+    rng = np.random.default_rng(1)
+    R1, R2 = torch.tensor(rng.normal(size=(2, 4, 4, 3, 4)))
+    P = torch.tensor(rng.dirichlet(np.ones(4), size=(4, 3)), requires_grad=True)
+
+    def regret(R1: torch.Tensor, R2: torch.Tensor) -> torch.Tensor:
+        return worst_case_regret(R1, R2, P.detach(), 0.9).normalised
+
+    mapped = torch.func.vmap(torch.func.grad(regret))(R1, R2)
+    alone = torch.stack([torch.func.grad(regret)(one, two) for one, two in zip(R1, R2, strict=True)])
+    torch.testing.assert_close(mapped, alone, rtol=1e-8, atol=1e-10)
+    got = worst_case_regret(R1, R2, P, 0.9)
+    assert {name for name, value in vars(got).items() if value.requires_grad} == {"regret", "normalised"}
+
+
 def test_float32_is_kept_and_agrees_with_float64() -> None:
     for seed in range(5):
         case = oracle.case(seed, 8, 3, 0.95)

@@ -57,6 +57,7 @@ def test_without_noise_it_is_the_angle(seed: int, scale: float) -> None:
         got = sampled_distance(C1, C2, debias=debias).item()
         assert got == pytest.approx(math.sqrt(2 - 2 * cosine), abs=1e-7)  # the root of a difference of 1e-15
         assert sampled_distance(C1, scale * C1, debias=debias) < 1e-7
+        assert sampled_distance(C1, C1, debias=debias) == 0
         assert sampled_distance(C1, -scale * C1, debias=debias).item() == pytest.approx(2, rel=1e-12)
 
 

@@ -130,8 +130,9 @@ def test_defaults_of_policies_and_weights() -> None:
 
 def test_a_number_of_steps_is_at_least_one() -> None:
     require_steps("steps", 1)
-    with pytest.raises(ValueError, match=r"sweeps: got 0, want .*at least 1"):
-        require_steps("sweeps", 0)
+    for steps in (0, -3):
+        with pytest.raises(ValueError, match=rf"sweeps: got {steps}, want .*at least 1"):
+            require_steps("sweeps", steps)
 
 
 def test_rewards_whose_sums_overflow_are_finite_all_the_same() -> None:
