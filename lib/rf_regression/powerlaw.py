@@ -30,7 +30,7 @@ def _common(**values: Tensor | ArrayLike) -> dict[str, Tensor]:
 
 
 def _modes_constant(alpha: Tensor) -> Tensor:
-    r"""$C=\frac{\pi/\alpha}{\sin(\pi/\alpha)}$, so that $z=C\Gamma^{-1/\alpha}$."""
+    r"""$B_0=\frac{\pi/\alpha}{\sin(\pi/\alpha)}$, so that $z=B_0\Gamma^{-1/\alpha}$."""
     return 1 / torch.sinc(1 / alpha)
 
 
@@ -91,8 +91,8 @@ def powerlaw_rf_risk(
     r"""Test error of random-feature ridge regression on a power-law task, at finite width.
 
     With $u=1-\sqrt{\mathcal R}$, $z=nu$ modes learned and $\varphi=(k-z)/(k-z+z/\alpha)$,
-    $$ E_{\rm test}=\frac{C^{\beta-1}z^{1-\beta}B_1[1-\varphi(\beta-1)/\alpha]+\sigma^2}{1-u+\varphi u/\alpha},\qquad
-    C=\frac{\pi/\alpha}{\sin(\pi/\alpha)},\quad B_1=\frac{\pi/\alpha}{\sin(\pi(\beta-1)/\alpha)}. $$
+    $$ E_{\rm test}=\frac{B_0^{\beta-1}z^{1-\beta}B_1[1-\varphi(\beta-1)/\alpha]+\sigma^2}{1-u+\varphi u/\alpha},\qquad
+    B_0=\frac{\pi/\alpha}{\sin(\pi/\alpha)},\quad B_1=\frac{\pi/\alpha}{\sin(\pi(\beta-1)/\alpha)}. $$
     The relative error of the sums that it stands for is of order $n^{-\min(1,\alpha+1-\beta)}$ at finite width.
 
     Args:
