@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,18 +30,41 @@ def solve(matrix: Float[Tensor, "*#batch n n"], right: Float[Tensor, "*#batch n 
     >>> solve(torch.tensor([[[2.0, 0.0], [0.0, 4.0]]]), torch.tensor([[[2.0], [2.0]]])).flatten()
     tensor([1.0000, 0.5000])
     """
+    return factorise(matrix)(right)
+
+
+def factorise(
+    matrix: Float[Tensor, "*#batch n n"],
+) -> Callable[[Float[Tensor, "*#batch n k"]], Float[Tensor, "*out n k"]]:
+    """The function that solves `matrix @ x = right` for one right side after another, see `solve`.
+
+    Args:
+        matrix: diagonally dominant or positive definite, shape (*batch, n, n).
+
+    Raises:
+        RuntimeError: a matrix is singular (on the CPU).
+
+    >>> solution = factorise(torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    >>> solution(torch.tensor([[2.0], [2.0]])).flatten(), solution(torch.tensor([[4.0], [0.0]])).flatten()
+    (tensor([1.0000, 0.5000]), tensor([2., 0.]))
+    """
     size = matrix.shape[-1]
-    batch = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
-    matrix, right = matrix.expand(*batch, size, size), right.expand(*batch, size, right.shape[-1])
     if size <= LARGEST or matrix.ndim == 2 or matrix.device.type != "cpu":
-        solution: Tensor = torch.linalg.solve(matrix, right)
-        return solution
+        factors, pivots = torch.linalg.lu_factor(matrix)
+        return lambda right: torch.linalg.lu_solve(factors, pivots, right)
     half = size // 2
-    first = solve(matrix[..., :half, :half], torch.cat((matrix[..., :half, half:], right[..., :half, :]), -1))
-    across, alone = first[..., : size - half], first[..., size - half :]
     below = matrix[..., half:, :half]
-    lower = solve(matrix[..., half:, half:] - below @ across, right[..., half:, :] - below @ alone)
-    return torch.cat((alone - across @ lower, lower), -2)
+    upper = factorise(matrix[..., :half, :half])
+    across = upper(matrix[..., :half, half:])
+    lower = factorise(matrix[..., half:, half:] - below @ across)
+
+    def solution(right: Tensor) -> Tensor:
+        alone = upper(right[..., :half, :])
+        last = lower(right[..., half:, :] - below @ alone)
+        first = alone - across @ last
+        return torch.cat((first, last.expand(*first.shape[:-2], *last.shape[-2:])), -2)
+
+    return solution
 
 
-__all__ = ["solve"]
+__all__ = ["factorise", "solve"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.linalg import LARGEST, solve
+from lib.linalg import LARGEST, factorise, solve
 
 
 def systems(size: int, batch: int, device: str, *, by_columns: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +43,20 @@ def test_batch_axes_broadcast(size: int) -> None:
     torch.testing.assert_close(solve(matrix[:, None], right), want)
     torch.testing.assert_close(solve(matrix, right[0]), torch.stack([solve(m, right[0]) for m in matrix]))
     torch.testing.assert_close(solve(matrix[0], right), torch.stack([solve(matrix[0], r) for r in right]))
+
+
+@pytest.mark.parametrize("size", [5, LARGEST + 3])
+def test_one_factorisation_serves_several_right_sides(size: int, device: str) -> None:
+    matrix, right = systems(size, 3, device, by_columns=False)
+    solution = factorise(matrix)
+    for k in range(3):
+        torch.testing.assert_close(matrix @ solution(right[..., k : k + 1]), right[..., k : k + 1])
+
+
+@pytest.mark.parametrize("size", [3, LARGEST + 1])
+def test_a_singular_matrix_is_refused(size: int) -> None:
+    with pytest.raises(RuntimeError, match="zero"):
+        factorise(torch.zeros(2, size, size))
 
 
 def test_gradients_pass_through_the_blocks() -> None:

@@ -38,8 +38,8 @@ def simulate_rf_ridge(
 ) -> SimulatedRisk:
     r"""Fit random-feature ridge regressions and measure their errors; no theory enters.
 
-    Each trial draws data $X\in\mathbb R^{n\times M}$, weights $\Xi\in\mathbb R^{M\times k}$ and label noise, all standard
-    normal, forms features $Z=XF$ with $F=\Lambda^{1/2}\Xi/\sqrt k$ and labels $y=Xv+\sigma\epsilon$, and fits
+    Each trial draws data $X\in\mathbb R^{n\times M}$, weights $\Xi\in\mathbb R^{M\times k}$ and label noise, all
+    standard normal, forms features $Z=XF$ with $F=\Lambda^{1/2}\Xi/\sqrt k$ and labels $y=Xv+\sigma\epsilon$, and fits
     $\hat c=(Z^\top Z+\delta)^{-1}Z^\top y$ (at $\delta=0$ by the pseudo-inverse). With $\hat\beta=F\hat c$ the error on
     a fresh sample is exactly $|\hat\beta-v|^2+\sigma^2$, so no test sample is drawn. One singular value decomposition
     serves all ridges. Infinitely many features are the kernel itself: $F=\Lambda^{1/2}$.

@@ -9,6 +9,7 @@ from lib.checks import ArrayLike, broadcast_batch
 from lib.shapes import Float, Real
 from lib.starc.canonical import Method, canonicalise
 from lib.starc.norms import Norm, read_norm, standardised, weighted_norm
+from lib.starc.policy_iteration import ITERATIONS
 from lib.starc.return_range import range_of
 from lib.starc.rewards import largest_mean_size, mean_reward
 from lib.starc.setting import (
@@ -20,8 +21,6 @@ from lib.starc.setting import (
     shared_kind,
     trivial_share,
 )
-
-ITERATIONS = 96
 
 
 def starc_distance(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike, broadcast_batch
 from lib.shapes import Float, Real
-from lib.starc.setting import over_pairs, read_dynamics, read_gamma, shared_kind
+from lib.starc.setting import over_pairs, read_dynamics, read_gamma, require_count, shared_kind
 
 
 def random_mdp(
@@ -53,8 +53,7 @@ def random_mdp(
     (torch.Size([3, 4, 2, 4]), True, True)
     """
     for name, size in (("states", states), ("actions", actions)):
-        if size < 1:
-            raise ValueError(f"{name}: got {size}, want at least 1")
+        require_count(name, size)
     where = generator.device if device is None and generator is not None else device
     z = torch.randn(*batch, states, actions, states, generator=generator, dtype=dtype, device=where)
     possible = (z > threshold) | (z == z.amax(-1, keepdim=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.linalg import solve
+from lib.linalg import factorise
 from lib.starc.mdp import potential_to_reward
 from lib.starc.rewards import mean_reward, shaping_term
 
@@ -37,10 +37,11 @@ def minimal_shaped_reward(reward: Tensor, dynamics: Tensor, discount: Tensor, we
     pairs = w.sum(-2)  # (*batch, S, S)
     step = discount[..., None, None]
     normal = torch.diag_embed(pairs.sum(-1) + step[..., 0] ** 2 * pairs.sum(-2)) - step * (pairs + pairs.mT)
+    solution = factorise(normal)
     left = reward
     for _ in range(2):  # normal equations square the condition number; the second solve repairs it
         weighted = (w * left).sum(-2)
         right = weighted.sum(-1) - step[..., 0] * weighted.sum(-2)
-        potential = solve(normal, right.unsqueeze(-1)).squeeze(-1)
+        potential = solution(right.unsqueeze(-1)).squeeze(-1)
         left = left + shaping_term(potential, discount)
     return left

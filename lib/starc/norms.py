@@ -26,7 +26,9 @@ def weighted_norm(x: Tensor, weights: Tensor | None, order: int | float) -> Tens
     r"""$(\sum\omega|x|^p)^{1/p}$ over the last three axes, for $p=\infty$ the largest $\omega|x|$."""
     if weights is not None:
         x = x * (_root(weights) if order == 2 else weights)
-    size: Tensor = torch.linalg.vector_norm(x, order, dim=(-3, -2, -1))
+    largest = x.detach().abs().amax((-3, -2, -1), keepdim=True)
+    unit = torch.where((largest > 0) & largest.isfinite(), largest, torch.ones_like(largest))  # squares stay in range
+    size: Tensor = torch.linalg.vector_norm(x / unit, order, dim=(-3, -2, -1)) * unit[..., 0, 0, 0]
     return size
 
 

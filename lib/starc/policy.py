@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, broadcast_batch
-from lib.linalg import solve
+from lib.linalg import factorise
 from lib.shapes import Float, Real
 from lib.starc.rewards import mean_reward
 from lib.starc.setting import (
@@ -118,7 +118,7 @@ def occupancy(
 def visits_of(dynamics: Tensor, discount: Tensor, pi: Tensor, start: Tensor) -> Tensor:
     """Occupancy `(*batch, S, A)` of checked tensors."""
     system = _identity_minus(discount, state_chain(dynamics, pi))
-    return _solve(system.mT, start).unsqueeze(-1) * pi
+    return _solver(system.mT)(start).unsqueeze(-1) * pi
 
 
 def values_of(
@@ -138,10 +138,10 @@ def centred_values(
     def under_policy(x: Tensor) -> Tensor:
         return x.mean(-1) if pi is None else (pi * x).sum(-1)
 
-    system = _identity_minus(discount, state_chain(dynamics, pi))
-    offset = _solve(system, under_policy(mean)).detach().mean(-1)
+    solution = _solver(_identity_minus(discount, state_chain(dynamics, pi)))
+    offset = solution(under_policy(mean)).detach().mean(-1)
     above = mean - over_pairs((1 - discount) * offset)  # a constant is a potential
-    value = _solve(system, under_policy(above))
+    value = solution(under_policy(above))
     advantage = above + over_pairs(discount) * expected_next(dynamics, value) - value.unsqueeze(-1)
     return value, offset, advantage
 
@@ -183,11 +183,16 @@ def _identity_minus(discount: Tensor, chain: Tensor) -> Tensor:
     return torch.eye(chain.shape[-1], dtype=chain.dtype, device=chain.device) - over_pairs(discount) * chain
 
 
-def _solve(system: Tensor, right: Tensor) -> Tensor:
-    """Solve for the right sides `(*batch, S)`; those that share a matrix share its factorisation."""
+def _solver(system: Tensor) -> Callable[[Tensor], Tensor]:
+    """Solves for right sides `(*batch, S)`; those that share a matrix share its factorisation."""
     matrix = _without_leading_ones(system, 2)
-    columns, restore = _as_columns(right, matrix.ndim - 2)
-    return restore(solve(matrix, columns))
+    columns_of = factorise(matrix)
+
+    def solution(right: Tensor) -> Tensor:
+        columns, restore = _as_columns(right, matrix.ndim - 2)
+        return restore(columns_of(columns))
+
+    return solution
 
 
 def _without_leading_ones(x: Tensor, kept: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lib.starc.problems import Problems, improvable, improve, still_open
 
+ITERATIONS = 96  # by default; few processes need more than ten
 EASY_STEPS, SWEEPS = 8, 8  # who is not done after so many steps looks so many further steps ahead
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy, require_steps, shared_kind
+from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy, require_count, shared_kind
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def sample_trajectories(
     >>> walk.states, walk.actions
     (tensor([[0, 1, 0, 1]]), tensor([[0, 0, 0]]))
     """
-    require_steps("count", count)
-    require_steps("steps", steps)
+    require_count("count", count)
+    require_count("steps", steps)
     like = shared_kind(P, policy, initial)
     dynamics = read_dynamics(P, like)
     require_shape("P", dynamics, dynamics.ndim == 3, "(S, A, S)")

@@ -7,23 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike
 from lib.shapes import Float, Real
 from lib.starc.policy import levelled
-from lib.starc.policy_iteration import extremes
+from lib.starc.policy_iteration import ITERATIONS, extremes
 from lib.starc.problems import Problems
 from lib.starc.regret_search import Lines, crossing, meeting_point, search
 from lib.starc.rewards import largest_mean_size, mean_reward
-from lib.starc.setting import (
-    one_hot,
-    read_dynamics,
-    read_gamma,
-    read_initial,
-    read_reward,
-    require_steps,
-    shared_kind,
-    trivial_share,
-)
+from lib.starc.setting import one_hot, read_task, require_count, trivial_share
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ def worst_case_regret(
     initial: Real[Tensor, "*#batch S"] | ArrayLike | None = None,
     *,
     steps: int = 32,
-    iterations: int = 96,
+    iterations: int = ITERATIONS,
 ) -> WorstCaseRegret:
     r"""Largest loss of $R_1$ when one policy replaces another that is no better for $R_2$, exactly.
 
@@ -89,29 +80,18 @@ def worst_case_regret(
     >>> worst_case_regret(R1, R2, stay, 0.0).normalised.round(decimals=9)
     tensor(1., dtype=torch.float64)
     """
-    require_steps("steps", steps)
-    require_steps("iterations", iterations)
-    like = shared_kind(R1, R2, P, gamma, initial)
-    dynamics = read_dynamics(P, like)
-    reward_1, reward_2 = (read_reward(name, x, like, dynamics) for name, x in (("R1", R1), ("R2", R2)))
-    discount, start = read_gamma(gamma, like), read_initial(initial, dynamics)
-    batch = broadcast_batch(
-        R1=reward_1.shape[:-3],
-        R2=reward_2.shape[:-3],
-        P=dynamics.shape[:-3],
-        gamma=discount.shape,
-        initial=start.shape[:-1],
-    )
+    require_count("steps", steps)
+    require_count("iterations", iterations)
+    task = read_task(P, gamma, initial, R1=R1, R2=R2)
+    dynamics, discount, batch = task.dynamics, task.discount, task.batch
     states, actions = dynamics.shape[-3:-1]
 
-    levels, sizes = zip(
-        *(levelled(mean_reward(x, dynamics), dynamics, discount) for x in (reward_1, reward_2)), strict=True
-    )
+    levels, sizes = zip(*(levelled(mean_reward(x, dynamics), dynamics, discount) for x in task.rewards), strict=True)
     rewards = torch.stack(torch.broadcast_tensors(*levels), -3)
     problems = Problems.stack(dynamics, discount, rewards, batch)
-    first_states = start.expand(*batch, states).reshape(-1, states)
+    first_states = task.start.expand(*batch, states).reshape(-1, states)
     with torch.no_grad():
-        limits = [trivial_share(like) * largest_mean_size(x, dynamics) for x in (reward_1, reward_2)]
+        limits = [trivial_share(dynamics) * largest_mean_size(x, dynamics) for x in task.rewards]
         size, limit = (torch.stack([x.expand(batch).reshape(-1) for x in pair], -1) for pair in (sizes, limits))
         ends = extremes(problems, iterations)
         width = _widths(ends.values, first_states)

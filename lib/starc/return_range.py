@@ -7,22 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike
 from lib.shapes import Float, Real
 from lib.starc.policy import levelled, visits_of
-from lib.starc.policy_iteration import extremes
+from lib.starc.policy_iteration import ITERATIONS, extremes
 from lib.starc.problems import Problems
 from lib.starc.rewards import largest_mean_size, mean_reward
-from lib.starc.setting import (
-    one_hot,
-    read_dynamics,
-    read_gamma,
-    read_initial,
-    read_reward,
-    require_steps,
-    shared_kind,
-    trivial_share,
-)
+from lib.starc.setting import one_hot, read_task, require_count, trivial_share
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ def return_range(
     gamma: Real[Tensor, "*#batch"] | ArrayLike,
     initial: Real[Tensor, "*#batch S"] | ArrayLike | None = None,
     *,
-    iterations: int = 96,
+    iterations: int = ITERATIONS,
 ) -> ReturnRange:
     r"""Lowest and highest return over all policies, $\min_\pi J_R(\pi)$ and $\max_\pi J_R(\pi)$.
 
@@ -76,13 +67,11 @@ def return_range(
     >>> found.lowest.round(decimals=9), found.highest.round(decimals=9)
     (tensor(0., dtype=torch.float64), tensor(2., dtype=torch.float64))
     """
-    require_steps("iterations", iterations)
-    like = shared_kind(R, P, gamma, initial)
-    dynamics = read_dynamics(P, like)
-    reward, discount = read_reward("R", R, like, dynamics), read_gamma(gamma, like)
-    start = read_initial(initial, dynamics)
-    batch = broadcast_batch(R=reward.shape[:-3], P=dynamics.shape[:-3], gamma=discount.shape, initial=start.shape[:-1])
-    return range_of(mean_reward(reward, dynamics), dynamics, discount, start, batch, iterations)
+    require_count("iterations", iterations)
+    task = read_task(P, gamma, initial, R=R)
+    return range_of(
+        mean_reward(task.rewards[0], task.dynamics), task.dynamics, task.discount, task.start, task.batch, iterations
+    )
 
 
 def optimal_policy_regret(
@@ -92,7 +81,7 @@ def optimal_policy_regret(
     gamma: Real[Tensor, "*#batch"] | ArrayLike,
     initial: Real[Tensor, "*#batch S"] | ArrayLike | None = None,
     *,
-    iterations: int = 96,
+    iterations: int = ITERATIONS,
 ) -> Float[Tensor, "*out"]:
     r"""Share of the range of $R_1$ that is lost by following an optimal policy of $R_2$.
 
@@ -124,14 +113,10 @@ def optimal_policy_regret(
     >>> optimal_policy_regret(to_second, to_first, either, 0.5).round(decimals=9)
     tensor(1., dtype=torch.float64)
     """
-    require_steps("iterations", iterations)
-    like = shared_kind(R1, R2, P, gamma, initial)
-    dynamics = read_dynamics(P, like)
-    first, second = (read_reward(name, x, like, dynamics) for name, x in (("R1", R1), ("R2", R2)))
-    discount, start = read_gamma(gamma, like), read_initial(initial, dynamics)
-    batch = broadcast_batch(
-        R1=first.shape[:-3], R2=second.shape[:-3], P=dynamics.shape[:-3], gamma=discount.shape, initial=start.shape[:-1]
-    )
+    require_count("iterations", iterations)
+    task = read_task(P, gamma, initial, R1=R1, R2=R2)
+    dynamics, discount, start = task.dynamics, task.discount, task.start
+    (first, second), batch = task.rewards, task.batch
     mean = mean_reward(first, dynamics)
     own = range_of(mean, dynamics, discount, start, batch, iterations)
     other = range_of(mean_reward(second, dynamics), dynamics, discount, start, batch, iterations)

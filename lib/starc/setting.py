@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
 
 TRIVIAL = {torch.float64: 1e-9, torch.float32: 1e-4}  # below this share of the reward's own norm it counts as zero
+
+
+@dataclass(frozen=True)
+class Task:
+    """A decision process that starts somewhere, and rewards on it, checked; `batch` is their common batch shape."""
+
+    dynamics: Tensor
+    discount: Tensor
+    start: Tensor
+    rewards: tuple[Tensor, ...]
+    batch: torch.Size
 
 
 def shared_kind(*values: object) -> Tensor:
@@ -65,6 +77,26 @@ def read_gamma(gamma: Tensor | ArrayLike, like: Tensor) -> Tensor:
     return x
 
 
+def read_task(
+    P: Tensor | ArrayLike,
+    gamma: Tensor | ArrayLike,
+    initial: Tensor | ArrayLike | None,
+    **rewards: Tensor | ArrayLike,
+) -> Task:
+    """All of them in one device and dtype, and the batch shape to which they broadcast."""
+    like = shared_kind(*rewards.values(), P, gamma, initial)
+    dynamics = read_dynamics(P, like)
+    read = {name: read_reward(name, R, like, dynamics) for name, R in rewards.items()}
+    discount, start = read_gamma(gamma, like), read_initial(initial, dynamics)
+    batch = broadcast_batch(
+        **{name: x.shape[:-3] for name, x in read.items()},
+        P=dynamics.shape[:-3],
+        gamma=discount.shape,
+        initial=start.shape[:-1],
+    )
+    return Task(dynamics, discount, start, tuple(read.values()), batch)
+
+
 def read_policy(policy: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor:
     """A policy `(*batch, S, A)`, uniform by default."""
     states, actions = dynamics.shape[-3:-1]
@@ -109,10 +141,10 @@ def read_weights(weights: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor
     return w
 
 
-def require_steps(name: str, steps: int) -> None:
-    """Raise `ValueError` unless a number of steps is at least 1."""
-    if not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"{name}: got {steps}, want at least 1")
+def require_count(name: str, count: int) -> None:
+    """Raise `ValueError` unless it is a whole number of at least 1."""
+    if not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name}: got {count}, want a whole number of at least 1")
 
 
 def over_pairs(gamma: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib.checks import ArrayLike, as_float, as_whole, broadcast_batch, require, require_shape
 from lib.shapes import Float, Int, Real
 from lib.starc.krylov import discounted_solution
-from lib.starc.setting import read_gamma, read_policy, require_finite, require_steps, shared_kind
+from lib.starc.setting import read_gamma, read_policy, require_count, require_finite, shared_kind
 
 STEPS = 512
 
@@ -65,7 +65,7 @@ def sparse_val_canonical(
     tensor([ 0.6667, -0.6667], dtype=torch.float64)
     """
     steps = STEPS if sweeps is None else sweeps
-    require_steps("sweeps", steps)
+    require_count("sweeps", steps)
     like = shared_kind(rewards, probs, gamma, policy)
     chance = as_float("probs", probs, like=like)
     require_shape("probs", chance, chance.ndim == 3 and chance.numel() > 0, "(S, A, K)")

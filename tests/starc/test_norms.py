@@ -23,6 +23,17 @@ def test_weights_multiply_powers_inside_the_sum_and_sizes_inside_the_maximum(ord
         assert plain == pytest.approx(oracle.norm(R, np.ones_like(R), order), rel=1e-14)
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(1e200, torch.float64), (1e-200, torch.float64), (1e25, torch.float32)])
+def test_squares_neither_overflow_nor_vanish(size: float, dtype: torch.dtype) -> None:
+    x = torch.tensor([3 * size, -4 * size], dtype=dtype).view(1, 1, 2)
+    assert (weighted_norm(x, None, 2) / size).item() == pytest.approx(5, rel=1e-6)
+
+
+def test_the_gradient_of_a_norm_is_that_of_its_formula() -> None:
+    x = torch.tensor(oracle.case(0).R1, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: weighted_norm(t, None, 2), x)
+
+
 def test_names_of_norms_are_read_as_they_are() -> None:
     assert [read_norm("norm", x) for x in (1, 2, 2.0, np.int64(2), math.inf, np.inf, "range")] == [
         1,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lib import starc
-from lib.starc.setting import read_policy, read_weights, require_steps, shared_kind, trivial_share
+from lib.starc.setting import read_policy, read_weights, require_count, shared_kind, trivial_share
 
 Call = Callable[[Any, Any], object]
 
@@ -129,10 +129,10 @@ def test_defaults_of_policies_and_weights() -> None:
 
 
 def test_a_number_of_steps_is_at_least_one() -> None:
-    require_steps("steps", 1)
+    require_count("steps", 1)
     for steps in (0, -3):
         with pytest.raises(ValueError, match=rf"sweeps: got {steps}, want .*at least 1"):
-            require_steps("sweeps", steps)
+            require_count("sweeps", steps)
 
 
 def test_rewards_whose_sums_overflow_are_finite_all_the_same() -> None:
