@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from fontTools.ttLib import TTFont
 
 import lib
 
@@ -139,15 +140,24 @@ def test_public_names_are_listed_and_documented(room: str) -> None:
             assert missing == [], name
 
 
-@pytest.fixture(scope="module")
-def extension() -> ModuleType:
-    path = ROOT / "book" / "_ext" / "lean_pages.py"
-    spec = importlib.util.spec_from_file_location("lean_pages", path)
+def load(name: str) -> ModuleType:
+    """A Sphinx extension of the book."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def extension() -> ModuleType:
+    return load("lean_pages")
+
+
+@pytest.fixture(scope="module")
+def icons() -> ModuleType:
+    return load("lean_icons")
 
 
 def test_pages_lose_the_second_icon_set_and_nothing_else(extension: ModuleType) -> None:
@@ -177,10 +187,32 @@ def test_a_style_that_all_uses_of_a_marker_share_is_said_once(extension: ModuleT
     )
 
 
-def test_icons_that_are_used_keep_their_name(extension: ModuleType) -> None:
+def test_icons_that_are_used_keep_their_name(icons: ModuleType) -> None:
     css = '.fa-sun:before{content:"a"}.fa-moon:before,.fa-night:before{content:"b"}.fa-cat:before{content:"c"}.fa{x:y}'
     slimmed = '.fa-sun:before{content:"a"}.fa-moon:before,.fa-night:before{content:"b"}.fa{x:y}'
-    assert extension.slim_icons(css, {"fa-sun", "fa-night"}) == slimmed
+    assert icons.slim_icons(css, {"fa-sun", "fa-night"}) == slimmed
+    face = (
+        'src:url(../webfonts/fa-solid-900.woff2) format("woff2"),url(../webfonts/fa-solid-900.ttf) format("truetype")'
+    )
+    assert icons.slim_icons(face, set()) == 'src:url(../webfonts/fa-solid-900.woff) format("woff")'
+
+
+def test_icons_that_are_used_keep_their_drawing(icons: ModuleType, tmp_path: Path) -> None:
+    theme = importlib.util.find_spec("pydata_sphinx_theme")
+    assert theme is not None
+    assert theme.origin is not None
+    (original,) = Path(theme.origin).parent.rglob("fa-solid-900.ttf")
+    font = tmp_path / original.name
+    font.write_bytes(original.read_bytes())
+    wanted = icons.icons_of('.fa-sun:before{content:"\\f185"}.x::after { content: "\\f061"; }.y{content:"z"}')
+    assert wanted == {0xF185, 0xF061}
+    icons.slim_font(font, wanted)
+    with TTFont(original) as whole, TTFont(font.with_suffix(".woff")) as slim:
+        assert set(slim.getBestCmap()) == wanted
+        for code in wanted:
+            same = [face["glyf"][face.getBestCmap()[code]].coordinates for face in (whole, slim)]
+            assert same[0] == same[1]
+    assert font.with_suffix(".woff").stat().st_size < 0.02 * font.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A Sphinx extension: pages carry what they use, and say to a screen reader what they are.
 
-The theme loads a script for live code, draws its icons twice (as a font and by a script of 1.5 MB) and names two
-thousand of them where a dozen are used; Sphinx gives the first page the mathematics of all the others; figures give
-coordinates to a millionth of a point. What a page does not use goes, and what the theme forgets to name gets a name.
+The theme loads a script for live code and draws its icons twice (as a font and by a script of 1.5 MB); Sphinx gives the
+first page the mathematics of all the others; figures give coordinates to a millionth of a point. What a page does not
+use goes, and what the theme forgets to name gets a name.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ _SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->\s*", re.DOTALL)
 _COORDINATES = re.compile(r'\b(?:d|points|[xy][12]?)="[^"]*"')
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_ICON = re.compile(r"\bfa-[a-z0-9-]+")
 _BETWEEN_TAGS = re.compile(r">\s*\n\s*<")
 _PATH_DATA = re.compile(r' d="[^"]*"')
 _AROUND_COMMAND = re.compile(r"\s*([MLQCHVZz])\s*")
 _STYLED_PATH = re.compile(r'<path id="([^"]+)" d="[^"]*" style="([^"]*)"/>')
 _STYLED_USE = re.compile(r'<use xlink:href="#([^"]+)"[^>]*? style="([^"]*)"/>')
-_ICON_RULE = re.compile(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}')
 _REPEATED_ID = re.compile(r'(<section class="[\w-]+-content"|<section) id="(?:proof|exercise|solution)-content"')
 _FORMULA_AND_MARK = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:!?)\]’”]+)')
 _UNNAMED = (
@@ -101,25 +99,15 @@ def _share_styles(svg: str) -> str:
     return _STYLED_USE.sub(lambda use: use[0].replace(f' style="{use[2]}"', "") if use[1] in bare else use[0], svg)
 
 
-def slim_icons(css: str, used: set[str]) -> str:
-    """The icons' style sheet with the names that are used."""
-    return _ICON_RULE.sub(lambda rule: rule[0] if used & set(_ICON.findall(rule[0])) else "", css)
-
-
 def slim_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Rewrite the pages, drawings and icon names of a build that succeeded."""
+    """Rewrite the pages and drawings of a build that succeeded."""
     if exception is not None or app.builder.format != "html":
         return
-    out, used = Path(app.outdir), set[str]()
+    out = Path(app.outdir)
     for page in out.rglob("*.html"):
         _rewrite(page, lambda html: _SVG.sub(lambda svg: slim_svg(svg[0]), slim(html)))
-        used.update(_ICON.findall(page.read_text(encoding="utf-8")))
-    for script in (*out.glob("_static/*.js"), *out.glob("_static/scripts/*.js")):
-        used.update(_ICON.findall(script.read_text(encoding="utf-8")))
     for drawing in out.glob("_images/*.svg"):
         _rewrite(drawing, slim_svg)
-    for css in out.glob("_static/vendor/fontawesome/*/css/all.min.css"):
-        _rewrite(css, lambda text: slim_icons(text, used))
 
 
 def _rewrite(path: Path, change: Callable[[str], str]) -> None:
