@@ -172,6 +172,32 @@ def test_a_full_stop_never_leaves_its_formula(extension: ModuleType) -> None:
     assert extension.slim(f"for {formula} we") == f"for {formula} we"
 
 
+@pytest.mark.parametrize(
+    ("formula", "parts"),
+    [
+        (
+            r"\ell=\sum_i\log p_\theta(y_i\mid x,\beta,\gamma)",
+            [r"\ell", r"=\sum_i\log p_\theta(y_i\mid x,\beta,\gamma)"],
+        ),
+        (r"E[a=b+c+d+e+f+g+h+i+j]", [r"E[a=b+c+d+e+f+g+h+i+j]"]),
+        (r"x\in[0,a=1), b+c+d+e+f=g", [r"x\in[0,a=1), b+c+d+e+f", "=g"]),
+        (r"a(x)b(x)c(x)d(x)\le -f(y)", [r"a(x)b(x)c(x)d(x)", r"\le -f(y)"]),
+        (r"\left(\frac{a=b}c\right.c+d+e+f+g&lt;h", [r"\left(\frac{a=b}c\right.c+d+e+f+g", "&lt;h"]),
+        ("a+" * 20 + "a", ["a", *["+a"] * 20]),
+        ("a=b", ["a=b"]),
+    ],
+)
+def test_a_long_formula_may_break_where_a_printer_would_break_it(formula: str, parts: list[str]) -> None:
+    module = load("breakable_math")
+    assert module.pieces(formula) == parts
+    assert "".join(module.pieces(formula)) == formula
+    head, tail = r'<span class="math notranslate nohighlight">\(', r"\)</span>"
+    pieces = [parts[0], *("{}" + part for part in parts[1:])]
+    assert module.break_formulas(f"for {head}{formula}{tail}.") == (
+        "for " + "<wbr>".join(f"{head}{piece}{tail}" for piece in pieces) + "."
+    )
+
+
 def test_drawings_lose_digits_nobody_sees(extension: ModuleType) -> None:
     drawing = '<svg><!-- a --><path d="M 1.234567 -0.0049999 L 12 3.5"/><g transform="scale(0.015625)"/></svg>'
     assert extension.slim_svg(drawing) == ('<svg><path d="M1.23 -0.00L12 3.5"/><g transform="scale(0.015625)"/></svg>')
