@@ -81,6 +81,21 @@ def test_no_symbol_has_two_meanings() -> None:
     assert {row[3] for row in rows} <= chapters
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_symbols_of_a_chapter_stand_in_the_notation(path: Path) -> None:
+    table = re.search(r"^\| *symbol *\|.*\n\|[-| :]+\n((?:\|.*\n?)+)", text_of(path), re.MULTILINE)
+    assert table is not None, "the chapter has no table of symbols"
+    first_cells = [row.split(" | ")[0] for row in table[1].splitlines()]
+    known = heads(re.findall(r"^\| (\$.+?) \| ", text_of(ROOT / "book" / "notation.md"), re.MULTILINE))
+    assert heads(first_cells) - known == set()
+
+
+def heads(cells: list[str]) -> set[str]:
+    """The symbols in cells of a table, without their arguments and definitions."""
+    symbols = [symbol for cell in cells for symbol in re.findall(r"\$([^$]+)\$", cell)]
+    return {re.split(r"=|\\in(?![a-z])|\\[gl]e(?![a-z])|\(|>|<", symbol)[0].strip() for symbol in symbols}
+
+
 def test_no_term_is_explained_twice() -> None:
     terms = re.findall(r"^(\S.*)\n(?=    \S)", text_of(ROOT / "book" / "glossary.md"), flags=re.MULTILINE)
     assert len(terms) > 20
