@@ -13,13 +13,14 @@ export SCALE SEED DEVICE CHAPTERS SEEDS SCHEDULER PORT
 
 VENV := .venv/bin/python
 
-.PHONY: help book test lint lab serve bench audit pictures new-chapter lock clean environment environment-test
+.PHONY: help book test lint lab serve pdf bench audit pictures new-chapter lock clean environment environment-test
 
 help:
 	@echo "make book         build the book into build/html"
 	@echo "make test         check everything: style, types, library, chapters, and the book in a browser"
 	@echo "make lab          open the chapters in Jupyter"
 	@echo "make serve        show the built book at http://127.0.0.1:8000 (PORT=8001 for another port)"
+	@echo "make pdf          print the built book: a PDF of each page and one of the whole, linked on the pages"
 	@echo "make bench        time the library against its peers"
 	@echo "make audit        execute the chapters with fresh seeds and print how often each claim holds"
 	@echo "make lint         only the style and type checks of make test"
@@ -62,6 +63,11 @@ lab: environment
 
 serve: environment
 	@$(VENV) -m tools.serve
+
+pdf: environment-test
+	@$(VENV) -m tools.browser
+	@$(VENV) -m tools.build
+	@$(VENV) -m tools.pdf
 
 bench: environment
 	@$(VENV) -m tools.bench

@@ -19,14 +19,18 @@ from .notebooks import tags
 from .problems import Problem
 
 
+def toc_pages(root: Path) -> list[str]:
+    """The pages of the table of contents, in the order of the book."""
+    return _files(_load(root / "_toc.yml"))
+
+
 def toc_chapters(root: Path) -> list[str]:
     """The chapters of the table of contents, in the order of the book.
 
     Raises:
         Problem: a chapter is listed and does not exist, or exists and is not listed.
     """
-    named = _files(_load(root / "_toc.yml"))
-    listed = [name.removeprefix("chapters/") for name in named if name.startswith("chapters/")]
+    listed = [name.removeprefix("chapters/") for name in toc_pages(root) if name.startswith("chapters/")]
     there = {path.stem for path in (root / "chapters").glob("*.ipynb")}
     for chapter in listed:
         if chapter not in there:
