@@ -63,6 +63,14 @@ def test_every_citation_has_an_entry() -> None:
     assert {found for found in cited if found[0] not in entries} == set()
 
 
+def test_every_claim_that_a_page_names_is_made_in_a_chapter() -> None:
+    named = {name for path in [*PAGES, *CHAPTERS] for name in re.findall(r"\{claim\}`([^`]+)`", text_of(path))}
+    assert len(named) > 10
+    cells = [cell for path in CHAPTERS for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert {name for name in named if f'"{name}"' not in code} == set()
+
+
 def test_every_page_of_the_book_is_listed_and_every_listed_page_exists() -> None:
     listed = re.findall(r"(?:file|root): *(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     assert [name for name, times in Counter(listed).items() if times > 1] == []
@@ -211,6 +219,12 @@ def test_a_long_formula_may_break_where_a_printer_would_break_it(formula: str, p
     assert module.break_formulas(f"for {head}{formula}{tail}.") == (
         "for " + "<wbr>".join(f"{head}{piece}{tail}" for piece in pieces) + "."
     )
+
+
+def test_claims_are_found_in_the_outputs_of_cells() -> None:
+    outputs = [{"metadata": {"claim": {"id": "a"}}}, {"output_type": "stream"}, {"metadata": {}}]
+    notebook = {"cells": [{"outputs": outputs}, {"source": ""}, {"outputs": [{"metadata": {"claim": {"id": "b"}}}]}]}
+    assert load("claim_links").claims_of(notebook) == ["a", "b"]
 
 
 def test_drawings_lose_digits_nobody_sees(extension: ModuleType) -> None:
