@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.gradient_entanglement.gram import PairGram
-from lib.gradient_entanglement.language import PreferencePairs, response_logps
 from lib.gradient_entanglement.layerwise import layerwise_kernel
 from lib.gradient_entanglement.movement import LogProbChanges, normalized_weights
 from lib.gradient_entanglement.objectives import margin_objective
+from lib.gradient_entanglement.pairs import PreferencePairs, response_logps
 from lib.gradient_entanglement.trajectory import kernel_step
 from lib.shapes import Float
 
