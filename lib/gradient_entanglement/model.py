@@ -61,10 +61,10 @@ class CharTransformer(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         count, length, width = x.shape
-        split = self.attention(x).reshape(count, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = split[0], split[1], split[2]
+        parts = self.attention(x).chunk(3, -1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         later = torch.full((length, length), -torch.inf, dtype=x.dtype, device=x.device).triu(1)
-        weights = (later + query @ key.mT / math.sqrt(width // self.heads)).softmax(-1)
+        weights = (later + query / math.sqrt(width // self.heads) @ key.mT).softmax(-1)
         out: Tensor = self.mix((weights @ value).transpose(1, 2).reshape(count, length, width))
         return out
 
