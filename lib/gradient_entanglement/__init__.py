@@ -3,19 +3,8 @@
 from lib.gradient_entanglement.categorical import distribution_change, single_token_step
 from lib.gradient_entanglement.formulas import ObjectiveFormula, objective_formulas
 from lib.gradient_entanglement.gram import PairGram, gram_from_gradients, pair_gram
-from lib.gradient_entanglement.language import (
-    CharTransformer,
-    PreferencePairs,
-    decode,
-    initialise,
-    letter_chain,
-    minimal_pairs,
-    pretrain,
-    python_manual,
-    response_logps,
-    text_rows,
-)
 from lib.gradient_entanglement.layerwise import layerwise_kernel, layerwise_pair_gram
+from lib.gradient_entanglement.model import CharTransformer, initialise, pretrain
 from lib.gradient_entanglement.movement import (
     GradientCondition,
     LogProbChanges,
@@ -26,10 +15,12 @@ from lib.gradient_entanglement.movement import (
     weight_ratio_band,
 )
 from lib.gradient_entanglement.objectives import OBJECTIVES, MarginObjective, margin_objective
+from lib.gradient_entanglement.pairs import PreferencePairs, minimal_pairs, response_logps
 from lib.gradient_entanglement.preference import PreferenceRun, pair_steps, train_on_pairs
 from lib.gradient_entanglement.sequences import sequence_logps
 from lib.gradient_entanglement.step_size import CertifiedStep, TaylorChange, certified_step, taylor_change
 from lib.gradient_entanglement.suffix import critical_suffix_length, suffix_gram
+from lib.gradient_entanglement.text import decode, letter_chain, python_manual, text_rows
 from lib.gradient_entanglement.tokens import ches_score, token_changes, token_gram
 from lib.gradient_entanglement.trajectory import Trajectory, frozen_kernel_trajectory
 

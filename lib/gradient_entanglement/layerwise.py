@@ -63,10 +63,10 @@ def layerwise_pair_gram(
     for start, stop in _chunks(win.shape[0], chunk_size):
         both = torch.cat([win[start:stop], lose[start:stop]])
         count = stop - start
-        products = torch.stack([_paired(trace, count) for trace in traces(model, logp, both)])
-        parts.append(products.sum(0))
-    ww, wl, ll = torch.cat(parts, -1)
-    return PairGram(ww, wl, ll)
+        layers = [_paired(trace, count) for trace in traces(model, logp, both)]
+        parts.append(torch.stack(layers).sum(0))
+    grams = torch.cat(parts)
+    return PairGram(grams[:, 0, 0], grams[:, 0, 1], grams[:, 1, 1])
 
 
 def layerwise_kernel(
@@ -123,27 +123,30 @@ def _chunks(count: int, size: int | None) -> list[tuple[int, int]]:
 
 
 def _paired(trace: Trace, count: int) -> Tensor:
-    """ww, wl, ll of `count` pairs in one layer, its trace first chosen and then rejected; shape (3, count)."""
+    """Gram of each of `count` pairs in one layer, its trace first chosen and then rejected; shape (count, 2, 2)."""
     total: Tensor | None = None
     table = trace.layer.num_embeddings if isinstance(trace.layer, nn.Embedding) else 0
     for x, g in factors(trace):
         length, width = g.shape[1], table or x.shape[-1]
         if length * (width + g.shape[-1]) * 3 <= 2 * width * g.shape[-1] and length > 1:
-            part = torch.stack([_gram_sum(x, g, a, b, count) for a, b in ((0, 0), (0, 1), (1, 1))])
+            part = _gram_sums(x, g, count)
         else:
-            rows = summed_gradient(x, g, table)
-            first, second = rows[:count], rows[count:]
-            products = (first * first, first * second, second * second)
-            part = torch.stack([x.sum(-1) for x in products])
+            rows = summed_gradient(x, g, table).unflatten(0, (2, count)).transpose(0, 1)
+            part = rows @ rows.mT
         total = part if total is None else total + part
     assert total is not None  # a traced layer has a trainable parameter
     return total
 
 
-def _gram_sum(x: Tensor, g: Tensor, first: int, second: int, count: int) -> Tensor:
-    """Sum over positions of the product of both Grams, for each pair."""
-    a, b = slice(first * count, (first + 1) * count), slice(second * count, (second + 1) * count)
-    return (token_products(x[a], x[b]).to(g) * (g[a] @ g[b].mT)).sum((-1, -2))
+def _gram_sums(x: Tensor, g: Tensor, count: int) -> Tensor:
+    """Sums over positions of the product of both Grams, for each pair."""
+    inputs, outputs = x.split(count), g.split(count)
+    ww, wl, ll = (
+        (token_products(inputs[a], inputs[b]).to(g) * (outputs[a] @ outputs[b].mT)).sum((-1, -2))
+        for a, b in ((0, 0), (0, 1), (1, 1))
+    )
+    grams: Tensor = torch.stack([ww, wl, wl, ll], -1).unflatten(-1, (2, 2))
+    return grams
 
 
 def _crossed(one: Trace, two: Trace) -> Tensor:

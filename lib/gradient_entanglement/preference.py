@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.gradient_entanglement.gram import PairGram
-from lib.gradient_entanglement.language import PreferencePairs, response_logps
 from lib.gradient_entanglement.layerwise import layerwise_kernel
 from lib.gradient_entanglement.movement import LogProbChanges, normalized_weights
 from lib.gradient_entanglement.objectives import margin_objective
+from lib.gradient_entanglement.pairs import PreferencePairs, response_logps
 from lib.gradient_entanglement.trajectory import kernel_step
 from lib.shapes import Float
 
@@ -213,9 +213,8 @@ def _weights(
 def _second_order(model: nn.Module, rows: Tensor, prompt: int, lr: float) -> Tensor:
     """Change of all log-probabilities to second order, along minus the gradient that the parameters hold now.
 
-    Derivatives along the step by central differences over a tenth of it: their own error is
-    a hundredth of the next orders, and
-    at the price of two passes for all rows.
+    Derivatives along the step are central differences over a tenth of it: their own error is a hundredth of the next
+    order's, at the price of two passes for all rows.
     """
     step = {}
     for name, value in model.named_parameters():
