@@ -34,12 +34,17 @@ def as_float(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -
         if value.is_complex():
             raise ValueError(f"{name}: got a complex tensor, want real numbers")
         x = value if value.is_floating_point() else value.double()
-    elif isinstance(value, (int, float)) and like is not None:
-        return torch.full((), value, dtype=like.dtype, device=like.device)
     else:
         try:
-            x = torch.from_numpy(np.array(value, dtype=np.float64))
-        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(value, (int, float)) and like is not None:
+                return torch.full((), float(value), dtype=like.dtype, device=like.device)
+            array = np.array(value)
+            if array.dtype.kind in "SUMmc" or (
+                array.dtype == object and None in array.flat
+            ):  # numpy would read the text "3" as a number, and so a date
+                raise TypeError(f"{array.dtype} holds no numbers")
+            x = torch.from_numpy(array.astype(np.float64))
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{name}: got {_describe(value)}, want real numbers") from error
     return x if like is None else x.to(like)
 
@@ -83,6 +88,18 @@ def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
     if not fine:
         worst = got.expand_as(holds)[~holds].flatten()[0]
         raise ValueError(f"{name}: got {worst.item():.6g}, want {want}")
+
+
+def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:
+    """Raise `ValueError` unless all entries are finite; `sums` are any that contain them all, if at hand."""
+    finite = (x.sum(-1) if sums is None else sums).isfinite()  # the entries are looked at only where a sum is not
+    if finite.device.type == "cpu":
+        try:
+            if bool(finite.all()):
+                return
+        except RuntimeError:  # inside torch.func.vmap a value cannot be read
+            return
+    require(name, x.isfinite(), "finite numbers", x)
 
 
 def require_positive(name: str, x: Tensor, *, finite: bool = True) -> None:

@@ -15,6 +15,7 @@ from lib.checks import (
     as_whole,
     broadcast_batch,
     require,
+    require_finite,
     require_nonnegative,
     require_positive,
     require_shape,
@@ -45,10 +46,35 @@ def test_the_input_of_the_caller_is_not_shared() -> None:
     assert mine.sum() == 3
 
 
-@pytest.mark.parametrize("value", ["two", [1, "a"], [[1], [1, 2]], [1j], torch.tensor(1j), [None, object()]])
+NO_NUMBERS = [
+    "two",
+    "3",
+    [1, "2"],
+    b"3",
+    np.datetime64("2020-01-01"),
+    [[1], [1, 2]],
+    [1j],
+    torch.tensor(1j),
+    [None],
+    10**400,
+]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
 def test_what_is_no_number_is_named(value: object) -> None:
     with pytest.raises(ValueError, match=r"ridge: got .*, want real numbers"):
         as_float("ridge", value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"ridge: got .*, want real numbers"):
+        as_float("ridge", value, like=torch.zeros(1))  # type: ignore[arg-type]
+
+
+def test_not_finite_is_named_also_where_sums_are_at_hand() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, torch.inf]])
+    require_finite("x", x[:1])
+    require_finite("x", torch.full((2, 2), 1e308, dtype=torch.float64))  # the sum overflows, no entry does
+    for sums in (None, x.sum()):
+        with pytest.raises(ValueError, match="x: got inf, want finite numbers"):
+            require_finite("x", x, sums)
 
 
 def test_numbers_reach_a_pretend_accelerator(fake_gpu: str) -> None:

@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_finite, require_shape
 
 TRIVIAL = {torch.float64: 1e-9, torch.float32: 1e-4}  # below this share of the reward's own norm it counts as zero
 
@@ -150,18 +150,6 @@ def require_count(name: str, count: int) -> None:
 def over_pairs(gamma: Tensor) -> Tensor:
     """A discount `(*batch)` as `(*batch, 1, 1)`, ready to meet states and actions."""
     return gamma[..., None, None]
-
-
-def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:
-    """Raise `ValueError` unless all entries are finite; `sums` are any that contain them all, if at hand."""
-    finite = (x.sum(-1) if sums is None else sums).isfinite()  # the entries are looked at only where a sum is not
-    if finite.device.type == "cpu":
-        try:
-            if bool(finite.all()):
-                return
-        except RuntimeError:  # inside torch.func.vmap a value cannot be read
-            return
-    require(name, x.isfinite(), "finite numbers", x)
 
 
 def _require_distribution(name: str, x: Tensor) -> None:
