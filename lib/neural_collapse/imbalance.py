@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
+from lib.checks import ArrayLike, broadcast_batch, require_shape
 from lib.neural_collapse.setting import broadcast, read_count, read_positive, shared_kind
 from lib.shapes import Float, Real
 
@@ -39,9 +39,8 @@ def collapse_margin(
     tensor([0.7853, 0.7853, 0.5200, 0.5200], dtype=torch.float64)
     """
     like = shared_kind(class_counts, lambda_w, lambda_h)
-    counts = as_float("class_counts", class_counts, like=like)
+    counts = read_count("class_counts", class_counts, like, 1)
     require_shape("class_counts", counts, counts.ndim >= 1 and counts.shape[-1] > 1, "(*batch, C) with C >= 2")
-    require("class_counts", (counts >= 1) & (counts == counts.round()), "a whole number >= 1", counts)
     w, h = read_positive("lambda_w", lambda_w, like), read_positive("lambda_h", lambda_h, like)
     broadcast_batch(class_counts=counts.shape[:-1], lambda_w=w.shape, lambda_h=h.shape)
     strength = (w.sqrt() * h.sqrt()).unsqueeze(-1) * counts.sum(-1, keepdim=True)

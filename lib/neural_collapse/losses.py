@@ -175,9 +175,8 @@ def softmax_kl_residual(
 
 def sigmoid_difference(x: Tensor, y: Tensor) -> Tensor:
     r"""$\sigma(x)-\sigma(y)$ with all digits, also where both round to one."""
-    high, low = torch.maximum(x, y), torch.minimum(x, y)
-    size = -torch.expm1(low - high) * torch.sigmoid(high) * torch.sigmoid(-low)
-    return torch.where(x > y, size, torch.where(x < y, -size, torch.zeros_like(size)))
+    both = torch.sigmoid(x) * torch.sigmoid(-y) + torch.sigmoid(-x) * torch.sigmoid(y)
+    return torch.tanh((x - y) / 2) * both  # smooth, also where x = y
 
 
 def _read_logits(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:

@@ -49,12 +49,13 @@ def read_layer(
         lambda_w=read_positive("lambda_w", lambda_w, like),
         lambda_h=read_positive("lambda_h", lambda_h, like),
     )
-    return Layer(classes, (samples * h / w).sqrt(), (samples * w * h).sqrt())
+    n, w, h = samples.sqrt(), w.sqrt(), h.sqrt()  # one by one: the product of tiny decays would underflow
+    return Layer(classes, n * h / w, n * w * h)
 
 
 def gap_at(strength: Tensor, classes: Tensor) -> Tensor:
     r"""The gap at which cross-entropy pulls with a given strength: $\log(1/\text{strength}-C+1)$, or 0."""
-    return (1 / strength - classes + 1).clamp_min(1).log()
+    return torch.log1p((1 / strength - classes).clamp_min(0))
 
 
 def ufm_optimum(
@@ -98,7 +99,13 @@ def ufm_optimum(
     size = others / layer.classes * gap
     odds = gap - others.log()
     loss = torch.nn.functional.softplus(-odds) + layer.strength * others * gap
-    return UFMOptimum(gap, (layer.ratio * size).sqrt(), (size / layer.ratio).sqrt(), torch.sigmoid(odds), loss)
+    return UFMOptimum(gap, _root(layer.ratio * size), _root(size / layer.ratio), torch.sigmoid(odds), loss)
+
+
+def _root(x: Tensor) -> Tensor:
+    """Square root with the derivative zero at zero, where the decay has won."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, torch.ones_like(x)).sqrt(), torch.zeros_like(x))
 
 
 def gap_flow_time(

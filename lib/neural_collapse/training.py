@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require, require_shape
+from lib.checks import ArrayLike, as_whole, require
 from lib.neural_collapse.setting import (
     one_hot,
     read_labels,
@@ -72,9 +72,9 @@ def train_ufm(
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name}: got {number!r}, want a whole number >= 1")
     like = torch.empty(0, dtype=torch.float64, device=shared_kind(labels).device)
-    rows = labels.shape[-1] if isinstance(labels, Tensor) and labels.ndim else len(labels)  # type: ignore[arg-type]
-    y = read_labels(labels, rows, num_classes, like.device)
-    require_shape("labels", y, y.ndim == 1 and rows > 0, "(n,) with n >= 1")
+    whole = as_whole("labels", labels)
+    rows = len(whole)
+    y = read_labels(whole, rows, num_classes, like.device)
     decay_w, decay_h = (read_nonnegative(name, x, like) for name, x in (("lambda_w", lambda_w), ("lambda_h", lambda_h)))
     rate, start = read_positive("step_size", step_size, like), read_nonnegative("init_scale", init_scale, like)
     source = torch.Generator(like.device).manual_seed(0) if generator is None else generator
