@@ -1,17 +1,17 @@
-"""The four metrics of neural collapse, in one pass over the features and without a pseudo-inverse of their size."""
+"""The four metrics of neural collapse, of all samples at once or of batches that come one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
-from lib.neural_collapse.setting import read_labels, read_matrix, shared_kind
+from lib.neural_collapse.passes import ClassSums, SecondPass, class_sums, second_pass
+from lib.neural_collapse.setting import read_finite, read_labels, read_matrix, require_finite, shared_kind
 from lib.shapes import Float, Int, Real
-
-CHUNK = 2**21  # entries of the projected rows that are held at a time
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def collapse_metrics(
     NC1 $=\frac1C\mathrm{tr}(\Sigma_{\rm w}\Sigma_{\rm b}^+)$ with the covariance $\Sigma_{\rm w}$ within classes, over
     all samples, and $\Sigma_{\rm b}=\frac1C\tilde H^\top\tilde H$; NC2-norm = deviation over mean of
     $\|\tilde h_j\|$; NC2-angle = mean of $|\cos(\tilde h_j,\tilde h_l)+\frac1{C-1}|$ over pairs; NC3
-    $=\|W/\|W\|-\tilde H/\|\tilde H\|\|^2$; NC4 = share of samples for which head and nearest class mean disagree.
+    $=\|W/\|W\|-\tilde H/\|\tilde H\|\|^2$; NC4 = share of samples on which head and nearest class mean disagree.
 
     Args:
         features: one sample a row, shape (*batch, n, d).
@@ -61,65 +61,108 @@ def collapse_metrics(
                     nc4=tensor(0., dtype=torch.float64))
     """
     like = shared_kind(features, weight, bias)
-    h = read_matrix("features", features, like, "(*batch, n, d)")
-    w = read_matrix("weight", weight, like, f"(*batch, C, {h.shape[-1]}) as the features", width=h.shape[-1])
-    rows, classes = h.shape[-2], w.shape[-2]
-    require_shape("weight", w, classes > 1, "(*batch, C, d) with C >= 2")
-    y = read_labels(labels, rows, classes, h.device)
-    b = None if bias is None else as_float("bias", bias, like=like)
-    if b is not None:
-        require_shape("bias", b, b.ndim >= 1 and b.shape[-1] == classes, f"(*batch, {classes}), one entry a class")
-        require("bias", b.isfinite(), "finite numbers", b)
+    w, b = _read_head(weight, bias, like)
+    h = as_float("features", features, like=like)  # whether all are finite is seen from their sums
+    require_shape("features", h, h.ndim >= 2 and h.shape[-2] > 0 and h.shape[-1] > 0, "(*batch, n, d)")
+    require_shape("weight", w, w.shape[-1] == h.shape[-1], f"(*batch, C, {h.shape[-1]}) as the features")
+    y = read_labels(labels, h.shape[-2], w.shape[-2], h.device)
     shapes = {} if b is None else {"bias": b.shape[:-1]}
-    batch = broadcast_batch(features=h.shape[:-2], labels=y.shape[:-1], weight=w.shape[:-2], **shapes)
-    h, y, w = h.expand(*batch, *h.shape[-2:]), y.expand(*batch, rows), w.expand(*batch, *w.shape[-2:])
-
-    mean = _class_means(h, y, classes)
-    centre = mean.mean(-2, keepdim=True)
-    apart = mean - centre
-    whiten = _whitener(apart)
-    # One product per chunk gives whitened features, logits and the nearest mean's score; bounded memory.
-    probe = torch.cat((whiten, w.mT, apart.mT), -1)
-    offset = apart.square().sum(-1) / 2 + (apart * centre).sum(-1)
-    inside = mean @ whiten
-    step = max(1, CHUNK // (probe.shape[-1] * max(1, batch.numel())))
-    spread, wrong = torch.zeros_like(apart[..., 0, 0]), torch.zeros_like(apart[..., 0, 0])
-    for start in range(0, rows, step):
-        length = min(step, rows - start)
-        own = y.narrow(-1, start, length)
-        scores = h.narrow(-2, start, length) @ probe
-        white, logits, nearest = scores.split((whiten.shape[-1], classes, classes), -1)
-        centred = white - inside.gather(-2, own.unsqueeze(-1).expand_as(white))
-        spread = spread + centred.square().sum((-2, -1))
-        logits = logits if b is None else logits + b.unsqueeze(-2)
-        differ = logits.argmax(-1) != (nearest - offset.unsqueeze(-2)).argmax(-1)
-        wrong = wrong + differ.sum(-1)
-    return CollapseMetrics(spread / rows, *_shape_of_means(apart), _duality(w, apart), wrong / rows)
+    broadcast_batch(features=h.shape[:-2], labels=y.shape[:-1], weight=w.shape[:-2], **shapes)
+    first = class_sums(h, y, w.shape[-2])
+    require_finite("features", h, first.sums)
+    second = second_pass(_means(first), w, b)
+    return _metrics(second, w, *second.over(h, y), h.shape[-2])
 
 
-def _class_means(h: Tensor, y: Tensor, classes: int) -> Tensor:
-    """Means (*batch, C, d) by one scatter over all samples of all batches."""
-    batch, dim = h.shape[:-2], h.shape[-1]
-    count = batch.numel()
-    place = (y.reshape(count, -1) + classes * torch.arange(count, device=y.device).unsqueeze(-1)).flatten()
-    sums = h.new_zeros(count * classes, dim).index_add_(0, place, h.reshape(-1, dim))
-    sizes = h.new_zeros(count * classes).index_add_(0, place, h.new_ones(1).expand(len(place)))
-    require("labels", sizes > 0, "at least one sample of every class", sizes)
-    return (sums / sizes.unsqueeze(-1)).reshape(*batch, classes, dim)
+def streamed_collapse_metrics(
+    batches: Iterable[tuple[Real[Tensor, "_ d"] | ArrayLike, Int[Tensor, " _"] | ArrayLike]],
+    weight: Real[Tensor, "C d"] | ArrayLike,
+    bias: Real[Tensor, " C"] | ArrayLike | None = None,
+) -> CollapseMetrics:
+    r"""`collapse_metrics` of samples that come batch by batch, and need not fit into memory together.
+
+    Two passes: the first adds up the class means, the second the spread around them and the decisions. A single pass
+    over second moments would lose all digits near the collapse, where they differ from the squared means by less than
+    rounding, and could not know the nearest class mean.
+
+    Args:
+        batches: pairs of features (n, d) and labels (n,), with any n; a list or a data loader, because it is gone
+            through twice. The order may change in between, the samples may not.
+        weight: the head, one class a row, shape (C, d).
+        bias: of the head, shape (C,).
+
+    Returns:
+        `CollapseMetrics` of all samples together.
+
+    Raises:
+        ValueError: as `collapse_metrics`; no batch; another number of samples the second time, as from a generator.
+
+    Source: as `collapse_metrics`.
+
+    >>> batches = [([[1.0], [3.0]], [0, 0]), ([[-2.0]], [1])]
+    >>> together = collapse_metrics([[1.0], [3.0], [-2.0]], [0, 0, 1], [[2.0], [-2.0]])
+    >>> streamed_collapse_metrics(batches, [[2.0], [-2.0]]) == together
+    True
+    """
+    total: ClassSums | None = None
+    rows = 0
+    for features, labels in batches:
+        if total is None:
+            like = shared_kind(features, weight, bias)
+            w, b = _read_head(weight, bias, like)
+            require_shape("weight", w, w.ndim == 2, "(C, d)")
+        h, y = _read_batch(features, labels, w, like)
+        part = class_sums(h, y, w.shape[0])
+        require_finite("features", h, part.sums)
+        total = part if total is None else ClassSums(total.sums + part.sums, total.sizes + part.sizes)
+        rows += len(h)
+    if total is None:
+        raise ValueError("batches: got none, want at least one pair of features and labels")
+    second = second_pass(_means(total), w, b)
+    spread, wrong, again = w.new_zeros(()), w.new_zeros(()), 0
+    for features, labels in batches:
+        h, y = _read_batch(features, labels, w, like)
+        part_spread, part_wrong = second.over(h, y)
+        spread, wrong, again = spread + part_spread, wrong + part_wrong, again + len(h)
+    if again != rows:
+        raise ValueError(
+            f"batches: got {rows} samples, then {again}, want the same ones each time they are gone through"
+        )
+    return _metrics(second, w, spread, wrong, rows)
 
 
-def _whitener(apart: Tensor) -> Tensor:
-    r"""$V\Gamma^{-1/2}$ with orthonormal $V$, from the smaller Gram matrix; columns beyond its rank vanish."""
-    classes, dim = apart.shape[-2:]
-    values, vectors = torch.linalg.eigh(apart @ apart.mT if classes <= dim else apart.mT @ apart)
-    smallest = values.amax(-1, keepdim=True) * max(classes, dim) * torch.finfo(values.dtype).eps
-    kept = values > smallest
-    safe = torch.where(kept, values, torch.ones_like(values))
-    basis = apart.mT @ (vectors * safe.rsqrt().unsqueeze(-2)) if classes <= dim else vectors
-    scale = torch.where(kept, safe.rsqrt(), torch.zeros_like(safe))
-    level = torch.where(values.amax(-1, keepdim=True) > 0, scale, torch.full_like(scale, torch.nan))
-    whitener: Tensor = basis * level.unsqueeze(-2)
-    return whitener
+def _read_head(
+    weight: Tensor | ArrayLike, bias: Tensor | ArrayLike | None, like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    w = read_matrix("weight", weight, like, "(*batch, C, d)")
+    require_shape("weight", w, w.shape[-2] > 1, "(*batch, C, d) with C >= 2")
+    if bias is None:
+        return w, None
+    b = read_finite("bias", bias, like)
+    require_shape("bias", b, b.ndim >= 1 and b.shape[-1] == w.shape[-2], f"(*batch, {w.shape[-2]}), one entry a class")
+    return w, b
+
+
+def _read_batch(
+    features: Tensor | ArrayLike, labels: Tensor | ArrayLike, w: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    classes, dim = w.shape
+    h = as_float("features", features, like=like)
+    require_shape("features", h, h.ndim == 2 and len(h) > 0 and h.shape[1] == dim, f"(n, {dim}) as the weight has it")
+    y = read_labels(labels, len(h), classes, h.device)
+    require_shape("labels", y, y.ndim == 1, f"({len(h)},)")
+    return h, y
+
+
+def _means(first: ClassSums) -> Tensor:
+    require("labels", first.sizes > 0, "every class at least once; this many samples of a class", first.sizes)
+    return first.sums / first.sizes.unsqueeze(-1)
+
+
+def _metrics(second: SecondPass, w: Tensor, spread: Tensor, wrong: Tensor, rows: int) -> CollapseMetrics:
+    duality = (_normalised(w) - _normalised(second.apart)).square().sum((-2, -1))
+    parts = (spread / rows, *_shape_of_means(second.apart), duality, wrong / rows)
+    return CollapseMetrics(*(x.expand(wrong.shape) for x in parts))
 
 
 def _shape_of_means(apart: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,11 +171,11 @@ def _shape_of_means(apart: Tensor) -> tuple[Tensor, Tensor]:
     norms = torch.linalg.vector_norm(apart, dim=-1)
     unit = apart / norms.unsqueeze(-1)
     off = (unit @ unit.mT + 1 / (classes - 1)).abs() * (1 - torch.eye(classes, dtype=unit.dtype, device=unit.device))
-    return norms.std(-1, correction=0) / norms.mean(-1), off.sum((-2, -1)) / (classes * (classes - 1))
+    middle = norms.mean(-1)
+    deviation = (norms - middle.unsqueeze(-1)).square().mean(-1).sqrt()
+    return deviation / middle, off.sum((-2, -1)) / (classes * (classes - 1))
 
 
-def _duality(w: Tensor, apart: Tensor) -> Tensor:
-    """NC3: squared distance of the head from the class means, both of norm one."""
-    unit_w, unit_h = (x / torch.linalg.matrix_norm(x, keepdim=True) for x in (w, apart))
-    distance: Tensor = (unit_w - unit_h).square().sum((-2, -1))
-    return distance
+def _normalised(x: Tensor) -> Tensor:
+    unit: Tensor = x / torch.linalg.matrix_norm(x).unsqueeze(-1).unsqueeze(-1)
+    return unit

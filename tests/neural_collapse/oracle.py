@@ -104,7 +104,7 @@ def precise_binary_kl_residual(student: float, teacher: float, temperature: floa
 
 def cross_entropy_residual(logits: Array, labels: Array) -> Array:
     """Softmax minus the indicator of the label."""
-    residual = special.softmax(logits, -1)
+    residual: Array = special.softmax(logits, -1)
     residual[np.arange(len(labels)), labels] -= 1
     return residual
 
@@ -243,7 +243,8 @@ def ufm_by_descent(labels: Array, classes: int, lambda_w: float, lambda_h: float
         loss += lambda_w / 2 * (W**2).sum() + lambda_h / 2 * (H**2).sum()
         return loss, np.concatenate([R.T @ H + lambda_w * W, R @ W + lambda_h * H]).ravel()
 
-    return _descend(value, rng.normal(size=(classes + count) * dim) * 0.3, dim, [classes])
+    W, H = _descend(value, rng.normal(size=(classes + count) * dim) * 0.3, dim, [classes])
+    return W, H
 
 
 def _descend(value: object, start: Array, dim: int, cuts: list[int]) -> tuple[Array, ...]:
@@ -325,7 +326,7 @@ def offset_ratio(x: Distilled, gap: float) -> float:
         T * (special.expit(share * gap / T) - special.expit(share * x.teacher_gap / T))
         for share in ((K - 1) / K, *[-1 / K] * (K - 1))
     ]
-    return x.alpha * abs(sum(R)) / (x.c * K)
+    return float(x.alpha * abs(sum(R)) / (x.c * K))
 
 
 def distilled_by_descent(x: Distilled, heads: int, seed: int = 0) -> tuple[float, float]:

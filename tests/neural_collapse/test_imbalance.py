@@ -150,7 +150,7 @@ def test_they_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
 )
 def test_what_is_wrong_with_counts_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        collapse_margin(**({"class_counts": [4, 4], "lambda_w": 0.1, "lambda_h": 0.1} | change))
+        collapse_margin(**({"class_counts": [4, 4], "lambda_w": 0.1, "lambda_h": 0.1} | change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_scales_shifts_turns_and_order_change_nothing(
 ) -> None:
     x = oracle.layer(seed, [4, 2, 5, 3], dim)
     rng = np.random.default_rng(seed)
-    turn, order = oracle.linalg.qr(rng.normal(size=(dim, dim)))[0], rng.permutation(len(x.labels))
+    turn, order = np.linalg.qr(rng.normal(size=(dim, dim)))[0], rng.permutation(len(x.labels))
     classes = rng.permutation(4)
     want = collapse_metrics(x.features, x.labels, x.weight, x.bias)
     moved = collapse_metrics(
@@ -257,5 +257,5 @@ def test_batches_that_do_not_fit_are_named() -> None:
 
 
 def test_a_class_without_sample_in_any_layer_of_a_batch_is_named() -> None:
-    with pytest.raises(ValueError, match="labels: .*class"):
+    with pytest.raises(ValueError, match=r"labels: .*class"):
         collapse_metrics([GOOD["features"]] * 2, [[0, 0, 1, 1], [1, 1, 1, 1]], GOOD["weight"])

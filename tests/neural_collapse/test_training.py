@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -31,7 +32,7 @@ def trained(steps: int, **change: Any) -> Any:
 
 def test_each_step_follows_the_gradient_and_the_loss_is_that_before_it() -> None:
     states = [trained(steps) for steps in (1, 2, 3, 4)]
-    for before, after in zip(states[:-1], states[1:], strict=True):
+    for before, after in itertools.pairwise(states):
         W, H = before.weight.numpy(), before.features.numpy()
         R = oracle.cross_entropy_residual(H @ W.T, LABELS)
         on_weight, on_features = oracle.gradients(R, H, W)
