@@ -32,6 +32,21 @@ def class_sums(h: Float[Tensor, "*#batch n d"], y: Int[Tensor, "*#batch n"], cla
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Decisions from products with deviations, to which what is known of the class mean is added."""
+
+    back: Float[Tensor, "*layers C r"]  # whitened deviations to inner products with the class means
+    head: Float[Tensor, "*batch C C"]  # a row: the head's scores of one class mean
+    near: Float[Tensor, "*layers C C"]  # a row: nearness of one class mean to all
+
+    def decisions_differ(self, white: Tensor, scores: Tensor, own: Tensor) -> Tensor:
+        """Whether the head and the nearest class mean disagree on each sample, a column of `white` and `scores`."""
+        head = scores + _of_class(self.head, own).mT
+        near = self.back @ white + _of_class(self.near, own).mT
+        return head.argmax(-2) != near.argmax(-2)
+
+
+@dataclass(frozen=True)
 class SecondPass:
     r"""What the second pass takes from the first: class means, and matrices that turn deviations into numbers.
 
@@ -41,31 +56,27 @@ class SecondPass:
 
     mean: Float[Tensor, "*layers C d"]
     apart: Float[Tensor, "*layers C d"]  # class means from their own mean
-    probe: Float[Tensor, "*heads rows d"]  # whitening, and the head unless a screen decides
-    back: Float[Tensor, "*layers C r"]  # whitened deviations to inner products with the rows of `apart`
-    head_level: Float[Tensor, "*batch C C"]  # a row: the head's scores of one class mean
-    near_level: Float[Tensor, "*layers C C"]  # a row: nearness of one class mean to all
-    screen: Screen | None
+    probe: Float[Tensor, "*heads rows d"]  # whitening, and below it the head unless a screen decides
+    rank: int  # rows of the whitening
+    decider: Levels | Screen
+    batch: torch.Size
 
     def over(self, h: Float[Tensor, "*#batch n d"], y: Int[Tensor, "*#batch n"]) -> tuple[Tensor, Tensor]:
         """Sums over the samples: whitened squared deviations, and decisions of head and nearest mean that differ."""
-        classes, rank = self.back.shape[-2:]
-        layers, batch = self.mean.shape[:-2], self.head_level.shape[:-2]
-        step = max(1, ENTRIES // max(1, batch.numel() * (h.shape[-1] + rank + 2 * classes)))
+        classes = self.mean.shape[-2]
+        step = max(1, ENTRIES // max(1, self.batch.numel() * (h.shape[-1] + self.rank + 2 * classes)))
         step = min(step, ROWS) if h.device.type == "cpu" else step
-        spread, wrong = h.new_zeros(layers), h.new_zeros(batch)
+        spread, wrong = h.new_zeros(self.mean.shape[:-2]), h.new_zeros(self.batch)
         for start in range(0, h.shape[-2], step):
             size = min(step, h.shape[-2] - start)
             x, own = h.narrow(-2, start, size), y.narrow(-1, start, size)
             # samples are columns: a product with a thin matrix is fastest with the thin one first
             columns = self.probe @ (x - _of_class(self.mean, own)).mT
-            white = columns.narrow(-2, 0, rank)
-            if self.screen is None:
-                head = columns.narrow(-2, rank, classes) + _of_class(self.head_level, own).mT
-                near = self.back @ white + _of_class(self.near_level, own).mT
-                differ = head.argmax(-2) != near.argmax(-2)
+            white = columns.narrow(-2, 0, self.rank)
+            if isinstance(self.decider, Screen):
+                differ = self.decider.decisions_differ(x)
             else:
-                differ = self.screen.decisions_differ(x)
+                differ = self.decider.decisions_differ(white, columns.narrow(-2, self.rank, classes), own)
             spread, wrong = spread + white.square().sum((-2, -1)), wrong + differ.sum(-1)
         return spread, wrong
 
@@ -73,17 +84,19 @@ class SecondPass:
 def second_pass(
     mean: Float[Tensor, "*#batch C d"], weight: Float[Tensor, "*#batch C d"], bias: Float[Tensor, "*#batch C"] | None
 ) -> SecondPass:
-    """Prepare the second pass; NC1 is the sum that it finds, divided by the number of samples."""
+    """Prepare the second pass; NC1 is the first sum that it finds, divided by the number of samples."""
     batch = torch.broadcast_shapes(mean.shape[:-2], weight.shape[:-2], () if bias is None else bias.shape[:-1])
     apart = mean - mean.mean(-2, keepdim=True)
     white, back = _whitening(apart)
+    rank = white.shape[-2]
+    coarse = screen(mean, apart, weight, bias) if rank * mean.shape[-2] >= SCREENED else None
+    if coarse is not None:
+        return SecondPass(mean, apart, white, rank, coarse, batch)
     gram = apart @ apart.mT
     near = gram - gram.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) / 2
-    head = mean @ weight.mT
-    head = (head if bias is None else head + bias.unsqueeze(-2)).expand(*batch, *head.shape[-2:])
-    coarse = screen(mean, apart, weight, bias) if back.shape[-2] * back.shape[-1] >= SCREENED else None
-    probe = white if coarse is not None else _stack(white, weight)
-    return SecondPass(mean, apart, probe, back, head, near, coarse)
+    head = mean @ weight.mT if bias is None else mean @ weight.mT + bias.unsqueeze(-2)
+    levels = Levels(back, head.expand(*batch, *head.shape[-2:]), near)
+    return SecondPass(mean, apart, _stack(white, weight), rank, levels, batch)
 
 
 def _whitening(apart: Tensor) -> tuple[Tensor, Tensor]:
