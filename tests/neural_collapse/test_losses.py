@@ -10,9 +10,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special
 from torch import Tensor
 
-from lib.neural_collapse import binary_kl, binary_kl_residual, cross_entropy_residual
+from lib.neural_collapse import (
+    binary_kl,
+    binary_kl_residual,
+    cross_entropy_residual,
+    softmax_kl,
+    softmax_kl_residual,
+)
 
 from . import oracle
 
@@ -195,7 +202,7 @@ def test_they_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
 FINE: dict[str, Any] = {"student": [[1.0, 0.0]], "teacher": [[0.0, 1.0]], "temperature": 2.0}
 
 
-@pytest.mark.parametrize("function", [binary_kl, binary_kl_residual])
+@pytest.mark.parametrize("function", [binary_kl, binary_kl_residual, softmax_kl, softmax_kl_residual])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -209,12 +216,19 @@ FINE: dict[str, Any] = {"student": [[1.0, 0.0]], "teacher": [[0.0, 1.0]], "tempe
         ({"temperature": -1}, "temperature: got -1, want"),
         ({"temperature": math.nan}, "temperature: got nan, want"),
         ({"temperature": math.inf}, "temperature: got inf, want"),
-        ({"variant": "softmax"}, "variant: got 'softmax', want .*plain"),
+        ({"student": [[1.0]], "teacher": [[1.0]]}, r"student: got shape \(1, 1\), want"),
+        ({"student": [FINE["student"]] * 2, "teacher": [FINE["teacher"]] * 3}, r"student \(2,\), teacher \(3,\)"),
     ],
 )
 def test_what_is_wrong_is_named(function: Any, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         function(**(FINE | change))
+
+
+@pytest.mark.parametrize("function", [binary_kl, binary_kl_residual])
+def test_an_unknown_variant_is_named(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"variant: got 'softmax', want .*plain"):
+        function(**FINE, variant="softmax")
 
 
 @pytest.mark.parametrize(
@@ -231,3 +245,49 @@ def test_what_is_wrong_is_named(function: Any, change: dict[str, Any], message: 
 def test_what_is_wrong_with_a_labelled_sample_is_named(arguments: tuple[Any, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cross_entropy_residual(*arguments)
+
+
+def softmax_divergence(student: np.ndarray, teacher: np.ndarray, heat: float) -> float:
+    p, q = (special.softmax(x / heat, -1) for x in (teacher, student))
+    return float(heat**2 * special.rel_entr(p, q).sum(-1).mean())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 20.0])
+def test_softmax_kl_and_its_residual_are_those_of_the_definition(temperature: float, device: str) -> None:
+    z, tau = two(10, 8, 5)
+    got = softmax_kl(z.to(device), tau.to(device), temperature)
+    assert got.item() == pytest.approx(softmax_divergence(z.numpy(), tau.numpy(), temperature), rel=1e-10)
+    z.requires_grad_()
+    want = 8 * torch.autograd.grad(softmax_kl(z, tau, temperature), z)[0]
+    slope = softmax_kl_residual(z.detach().to(device), tau.to(device), temperature)
+    torch.testing.assert_close(slope.cpu(), want, rtol=1e-11, atol=1e-13)
+    assert slope.sum(-1).abs().max() < 1e-13 * temperature
+
+
+def test_softmax_kl_is_blind_to_a_common_shift_and_finite_at_huge_logits() -> None:
+    z, tau = two(11, 6, 4)
+    torch.testing.assert_close(softmax_kl(z + 7.0, tau - 3.0, 2.0), softmax_kl(z, tau, 2.0), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(softmax_kl_residual(z + 7.0, tau, 2.0), softmax_kl_residual(z, tau, 2.0))
+    assert softmax_kl([[1e4, 0.0]], [[0.0, 1e4]], 1.0).item() == pytest.approx(1e4)
+    assert softmax_kl_residual([[1e4, 0.0]], [[0.0, 1e4]], 1.0).tolist() == [[1, -1]]
+
+
+def test_softmax_kl_of_a_batch_in_single_precision_and_of_lists() -> None:
+    z, tau = two(12, 3, 5, 4)
+    heats = [0.5, 1.0, 4.0]
+    loss, slope = softmax_kl(z, tau[0], heats), softmax_kl_residual(z, tau[0], heats)
+    for i, T in enumerate(heats):
+        torch.testing.assert_close(loss[i], softmax_kl(z[i], tau[0], T))
+        torch.testing.assert_close(slope[i], softmax_kl_residual(z[i], tau[0], T))
+    low, low_slope = (f(z.float(), tau.float(), 2.0) for f in (softmax_kl, softmax_kl_residual))
+    assert (low.dtype, low_slope.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(low.double(), softmax_kl(z, tau, 2.0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(low_slope.double(), softmax_kl_residual(z, tau, 2.0), rtol=1e-5, atol=1e-6)
+    assert {f([[1, 0]], [[0, 1]], 2).dtype for f in (softmax_kl, softmax_kl_residual)} == {torch.float64}
+
+
+def test_softmax_kl_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    z, tau = torch.rand(3, 5, 4, device=fake_gpu), torch.rand(5, 4, device=fake_gpu)
+    loss, slope = softmax_kl(z, tau, 2.0), softmax_kl_residual(z, tau, 2.0)
+    assert (str(loss.device), loss.shape, loss.dtype) == (fake_gpu, (3,), torch.float32)
+    assert (str(slope.device), slope.shape, slope.dtype) == (fake_gpu, (3, 5, 4), torch.float32)
