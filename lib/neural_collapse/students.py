@@ -182,15 +182,16 @@ def _signal(
 ) -> Tensor:
     """A number whose gradient is that of all losses: logits times the residuals that the losses send back."""
     h = model.features(pixels.unsqueeze(1))
+    rows = labels.shape[-1]
     outputs = [model.logits(h)]
     main = outputs[0].detach()
-    weight = [x[:, None, None] / labels.shape[-1] for x in (mix.ce, mix.main, mix.linear, mix.nonlinear)]
-    residuals = [weight[0] * (main.softmax(-1) - one_hot(labels, main.shape[-1], main).unsqueeze(1))]
+    residuals = [mix.ce[:, None, None] * (main.softmax(-1) - one_hot(labels, main.shape[-1], main).unsqueeze(1))]
     if teacher is not None:
         goal = teacher / temperature
-        if model.auxiliary:
-            outputs += [model.linear(h), model.nonlinear(h)]
-        back = [temperature * sigmoid_difference(o.detach() / temperature, goal) for o in outputs]
-        residuals[0] = residuals[0] + weight[1] * back[0]
-        residuals += [w * x for w, x in zip(weight[2:], back[1:], strict=False)]
-    return torch.stack([(o * r).sum() for o, r in zip(outputs, residuals, strict=True)]).sum()
+        heads = ((mix.main, model.main), (mix.linear, model.linear), (mix.nonlinear, model.nonlinear))
+        for weight, head in heads:
+            if bool((weight != 0).any()):
+                outputs.append(head(h))
+                pull = temperature * sigmoid_difference(outputs[-1].detach() / temperature, goal)
+                residuals.append(weight[:, None, None] * pull)
+    return torch.stack([(o * r).sum() for o, r in zip(outputs, residuals, strict=True)]).sum() / rows
