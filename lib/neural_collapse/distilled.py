@@ -90,7 +90,7 @@ def distilled_optimum(
     >>> one, two  # cross-entropy alone: 5.6126
     (tensor(4.7662, dtype=torch.float64), tensor(5.6507, dtype=torch.float64))
     """
-    if isinstance(heads, bool) or heads not in (1, 2):
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads not in (1, 2):
         raise ValueError(f"heads: got {heads!r}, want 1 or 2")
     like = shared_kind(num_classes, samples_per_class, lambda_w, lambda_h, teacher_gap, temperature, alpha)
     layer = read_layer(num_classes, samples_per_class, lambda_w, lambda_h, like)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def collapse_metrics(
 
 
 def streamed_collapse_metrics(
-    batches: Iterable[tuple[Real[Tensor, "_ d"] | ArrayLike, Int[Tensor, " _"] | ArrayLike]],
+    batches: Iterable[Sequence[Tensor | ArrayLike]],
     weight: Real[Tensor, "C d"] | ArrayLike,
     bias: Real[Tensor, " C"] | ArrayLike | None = None,
 ) -> CollapseMetrics:
@@ -106,7 +107,7 @@ def streamed_collapse_metrics(
     """
     total: ClassSums | None = None
     rows = 0
-    for features, labels in batches:
+    for features, labels in _pairs(batches):
         if total is None:
             like = shared_kind(features, weight, bias)
             w, b = _read_head(weight, bias, like)
@@ -120,7 +121,7 @@ def streamed_collapse_metrics(
         raise ValueError("batches: got none, want at least one pair of features and labels")
     second = second_pass(_means(total), w, b)
     spread, wrong, again = w.new_zeros(()), w.new_zeros(()), 0
-    for features, labels in batches:
+    for features, labels in _pairs(batches):
         h, y = _read_batch(features, labels, w, like)
         part_spread, part_wrong = second.over(h, y)
         spread, wrong, again = spread + part_spread, wrong + part_wrong, again + len(h)
@@ -141,6 +142,15 @@ def _read_head(
     b = read_finite("bias", bias, like)
     require_shape("bias", b, b.ndim >= 1 and b.shape[-1] == w.shape[-2], f"(*batch, {w.shape[-2]}), one entry a class")
     return w, b
+
+
+def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    if not isinstance(batches, Iterable):
+        raise ValueError(f"batches: got {type(batches).__name__}, want a list or a loader of batches")
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError(f"batches: got a {type(batch).__name__} in it, want pairs of features and labels")
+        yield batch[0], batch[1]
 
 
 def _read_batch(

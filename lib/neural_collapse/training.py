@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_whole, require
+from lib.checks import ArrayLike, as_whole, require, require_shape
 from lib.neural_collapse.setting import (
     one_hot,
     read_labels,
@@ -33,8 +33,8 @@ def train_ufm(
     num_classes: int,
     dim: int,
     *,
-    lambda_w: Real[Tensor, ""] | float,
-    lambda_h: Real[Tensor, ""] | float,
+    lambda_w: Real[Tensor, ""] | ArrayLike,
+    lambda_h: Real[Tensor, ""] | ArrayLike,
     steps: int = 2000,
     step_size: float = 1.0,
     init_scale: float = 0.1,
@@ -68,19 +68,21 @@ def train_ufm(
     True
     """
     require_classes(num_classes)
-    for name, number in (("dim", dim), ("steps", steps)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name}: got {number!r}, want a whole number >= 1")
+    for name, count in (("dim", dim), ("steps", steps)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: got {count!r}, want a whole number >= 1")
     like = torch.empty(0, dtype=torch.float64, device=shared_kind(labels).device)
     whole = as_whole("labels", labels)
     rows = len(whole)
     y = read_labels(whole, rows, num_classes, like.device)
     decay_w, decay_h = (read_nonnegative(name, x, like) for name, x in (("lambda_w", lambda_w), ("lambda_h", lambda_h)))
     rate, start = read_positive("step_size", step_size, like), read_nonnegative("init_scale", init_scale, like)
+    for name, number in (("lambda_w", decay_w), ("lambda_h", decay_h), ("step_size", rate), ("init_scale", start)):
+        require_shape(name, number, number.ndim == 0, "one number")
     source = torch.Generator(like.device).manual_seed(0) if generator is None else generator
     weight, features = (
-        start * torch.randn(count, dim, dtype=like.dtype, device=source.device, generator=source).to(like.device)
-        for count in (num_classes, rows)
+        start * torch.randn(size, dim, dtype=like.dtype, device=source.device, generator=source).to(like.device)
+        for size in (num_classes, rows)
     )
     hot, losses = one_hot(y, num_classes, like), []
     for _ in range(steps):

@@ -225,6 +225,7 @@ FINE: dict[str, Any] = {
         ({"alpha": math.inf}, "alpha: got inf, want"),
         ({"alpha": "some"}, "alpha: got str"),
         ({"heads": 0}, "heads: got 0, want 1 or 2"),
+        ({"heads": True}, "heads: got True, want 1 or 2"),
         ({"heads": 3}, "heads: got 3, want 1 or 2"),
         ({"alpha": [0.1, 0.2], "teacher_gap": [1.0] * 3}, r"teacher_gap \(3,\).*alpha \(2,\)"),
     ],

@@ -89,6 +89,8 @@ FINE: list[Any] = [([[1.0, 0.0]], [0]), ([[0.0, 2.0]], [1])]
     ("batches", "weight", "message"),
     [
         ([], WEIGHT, "batches: got none, want"),
+        ([[[1.0, 0.0]]], WEIGHT, "batches: got a list in it, want pairs of features and labels"),
+        (iter([torch.ones(2, 2)]), WEIGHT, "batches: got a Tensor in it, want pairs of features and labels"),
         ([*FINE, ([[1.0]], [0])], WEIGHT, r"features: got shape \(1, 1\), want .*2"),
         ([*FINE, ([[[1.0, 0.0]]], [0])], WEIGHT, r"features: got shape \(1, 1, 2\), want"),
         ([*FINE, ([[1.0, math.nan]], [0])], WEIGHT, "features: got nan, want"),

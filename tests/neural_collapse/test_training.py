@@ -112,6 +112,8 @@ def test_a_class_without_sample_is_allowed_and_fades() -> None:
         ({"num_classes": 1}, "num_classes: got 1, want"),
         ({"dim": 0}, "dim: got 0, want"),
         ({"lambda_w": -0.1}, "lambda_w: got -0.1, want"),
+        ({"lambda_w": [0.1, 0.1]}, r"lambda_w: got shape \(2,\), want one number"),
+        ({"lambda_h": []}, r"lambda_h: got shape \(0,\), want one number"),
         ({"lambda_h": math.nan}, "lambda_h: got nan, want"),
         ({"steps": 0}, "steps: got 0, want"),
         ({"step_size": 0.0}, "step_size: got 0, want"),
