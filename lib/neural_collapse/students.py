@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from lib.neural_collapse.losses import sigmoid_difference
 from lib.neural_collapse.setting import one_hot
 from lib.shapes import Float, Int
-
-Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,9 @@ def train_students(
     epochs: int = 40,
     batch: int = 64,
     lr: float = 0.05,
-    watch: Callable[[Students], Seen] | None = None,
+    watch: Callable[[Students], Any] | None = None,
     every: int = 1,
-) -> list[Seen]:
+) -> list[Any]:
     r"""Train all students together by SGD with momentum, each on its own mixture of losses.
 
     Momentum 0.9, weight decay 5e-4 on everything, learning rate divided by ten after 60 % and 80 % of the epochs. The
