@@ -201,7 +201,7 @@ def conflict_gap(
 ) -> float:
     """The student's gap with the teacher's difference of sigmoids, by bisection with digits for any saturation."""
     reach = abs(teacher_gap) + classes * (abs(student_offset) + abs(teacher_offset)) + 1
-    with mpmath.workdps(50 + int(2 * reach / temperature)):
+    with mpmath.workdps(60 + int((abs(teacher_gap) + abs(student_offset) + abs(teacher_offset)) / temperature)):
         heat, b_s, b_t = (mpmath.mpf(x) for x in (temperature, student_offset, teacher_offset))
         goal = _coins(mpmath.mpf(teacher_gap), classes, heat, b_t)
         low, high = mpmath.mpf(0), mpmath.mpf(4 * reach + 50 * classes * temperature)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 from torch import Tensor
@@ -101,6 +101,7 @@ def _coin_slope(x: oracle.Distilled, s: float) -> float:
 decay = st.floats(-4, -1.2)
 
 
+@settings(max_examples=40)
 @given(st.integers(2, 20), st.integers(1, 100), decay, decay, st.floats(0.5, 15), st.floats(0.5, 10), st.floats(-3, 1))
 def test_an_auxiliary_head_never_lowers_the_main_gap_where_one_head_may(
     classes: int, per_class: int, log_w: float, log_h: float, teacher: float, heat: float, log_alpha: float

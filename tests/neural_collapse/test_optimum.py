@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -137,6 +137,7 @@ def test_gradient_steps_take_that_time() -> None:
     assert gap_flow_time(reached, gap, classes, per_class).item() == pytest.approx(5.0, rel=1e-3)
 
 
+@settings(max_examples=30)
 @given(st.floats(0.01, 50), st.floats(0.01, 50), st.floats(0.01, 50), st.integers(2, 50))
 def test_times_add_up_and_grow_with_the_root_of_the_samples(a: float, b: float, c: float, classes: int) -> None:
     through = gap_flow_time(b, a, classes, 9) + gap_flow_time(c, b, classes, 9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,11 @@ def decisions_differ(x: oracle.Layer) -> np.ndarray:
     return np.asarray(scores.argmax(-1) != near.argmax(-1))
 
 
+@cache
+def share_of_differences(seed: int) -> float:
+    return float(decisions_differ(crowded(seed)).mean())
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_close_calls_are_decided_as_in_many_digits(seed: int) -> None:
     x = crowded(seed)
@@ -56,7 +63,7 @@ def test_close_calls_are_decided_as_in_many_digits(seed: int) -> None:
     [(1e-25, 1.0), (1e-30, 1e-20), (1e25, 1.0), (1e-25, 1e25), (1e40, 1e-40), (1e-45, 1e45), (1e60, 1e60)],
 )
 def test_scales_that_single_precision_cannot_hold_change_nothing(scale: float, head_scale: float) -> None:
-    want = decisions_differ(crowded(0)).mean()
+    want = share_of_differences(0)
     x = crowded(0, scale, head_scale)
     got = collapse_metrics(x.features, x.labels, x.weight, x.bias)
     # a sample within rounding of double precision may fall to either side after scaling
@@ -91,3 +98,26 @@ def test_gradients_pass_a_screened_layer() -> None:
     for one, other in zip(screened, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12)
     assert not got.nc4.requires_grad
+
+
+def test_a_product_that_overflows_in_single_precision_decides_nothing() -> None:
+    # The first feature is 1e39: infinite in single precision, where it would drown the rest. Its weights of 1e-38
+    # leave it without a say, and the class means, from samples on both sides, hardly see it.
+    rng = np.random.default_rng(5)
+    means = 10 * rng.normal(size=(CLASSES, DIM))
+    labels = np.repeat(np.arange(CLASSES), 3)
+    features = means[labels] + 0.1 * rng.normal(size=(len(labels), DIM))
+    weight = means.copy()
+    for first, side in ((0, 1.0), (1, -1.0)):
+        features[first::3, 0] = side * 1e39
+    features[2::3, 0] = np.where(np.arange(CLASSES) == 7, 3e-3, -3e-3)
+    weight[:, 0] = np.where(np.arange(CLASSES) == 9, 2e-38, -2e-38)
+    got = collapse_metrics(features, labels, weight)
+    scores = features @ weight.T
+    centres = np.stack([features[labels == k].sum(0) / 3 for k in range(CLASSES)])
+    assert np.abs(centres[:, 0]).max() < 1
+    near = features @ centres.T - (centres**2).sum(-1) / 2
+    assert (scores.argmax(-1) == labels).all()
+    want = (scores.argmax(-1) != near.argmax(-1)).mean()
+    assert abs(got.nc4.item() - want) * len(labels) < 0.5
+    assert 0.5 < want < 0.7  # the nearest mean of the outliers is not their own

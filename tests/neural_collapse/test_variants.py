@@ -12,7 +12,7 @@ from scipy import optimize, special
 
 from lib.neural_collapse import smoothed_gap, squared_loss_gap, ufm_optimum
 
-SETTINGS = [(10, 5, 5e-3, 5e-4), (4, 8, 1e-2, 3e-3), (2, 3, 0.05, 0.02)]
+SETTINGS = [(6, 5, 5e-3, 5e-4), (4, 8, 1e-2, 3e-3), (2, 3, 0.05, 0.02)]
 
 
 def gap_by_descent(setting: tuple[int, int, float, float], smoothing: float | None, bias: bool = False) -> float:
