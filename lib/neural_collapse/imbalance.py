@@ -56,12 +56,12 @@ def critical_imbalance(
 ) -> Float[Tensor, "*out"]:
     r"""How many times larger the majority classes must be for the minority classes to collapse into one.
 
-    $$ \rho_{\rm n}^*=\frac1{C_{\rm A}}\Big(\frac1{\sqrt{n_{\rm B}\lambda_W\lambda_H}}-C_{\rm B}\Big). $$
+    $$ \rho_{\rm n}^*=\frac1{C_{\rm freq}}\Big(\frac1{\sqrt{n_{\rm rare}\lambda_W\lambda_H}}-C_{\rm rare}\Big). $$
 
     Args:
-        num_majority: $C_{\rm A}$, at least 1; all broadcast to (*batch,).
-        num_minority: $C_{\rm B}$, at least 2, because one class alone has nothing to coincide with.
-        minority_count: $n_{\rm B}$, samples of each minority class, at least 1.
+        num_majority: $C_{\rm freq}$, at least 1; all broadcast to (*batch,).
+        num_minority: $C_{\rm rare}$, at least 2, because one class alone has nothing to coincide with.
+        minority_count: $n_{\rm rare}$, samples of each minority class, at least 1.
         lambda_w: weight decay of the head, above 0.
         lambda_h: weight decay of the features, above 0.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lib.neural_collapse import Students, gradient_angles
+from lib.neural_collapse import LossMix, Students, gradient_angles
 
 RUNS, COUNT, ROWS, CLASSES = 2, 3, 12, 4
 
@@ -69,3 +69,34 @@ def test_they_are_measured_on_the_device_of_the_pixels(device: str) -> None:
     want = gradient_angles(*case())
     for name, value in vars(got).items():
         torch.testing.assert_close(value.cpu(), getattr(want, name), rtol=1e-9, atol=1e-12)
+
+
+def test_below_the_heads_binary_kl_arrives_through_the_heads_of_the_mix() -> None:
+    source = torch.Generator().manual_seed(1)
+    model = Students(RUNS, COUNT, (5, 6), CLASSES, generator=source, auxiliary=3).double()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.3 * torch.randn(value.shape, generator=source, dtype=torch.float64))
+    _, pixels, labels, teacher = case()
+    none, first, last = (torch.tensor(x) for x in ((0.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 2.0)))
+    got = gradient_angles(model, pixels, labels, teacher, mix=LossMix(none + 1, none, first, last))
+    plain = gradient_angles(model, pixels, labels, teacher)
+    torch.testing.assert_close(got.head, plain.head)
+    for r in range(RUNS):
+        for s, head in enumerate((model.main, model.linear, model.nonlinear)):
+            w, b = model.backbone.parameters()
+            h = model.features(pixels.unsqueeze(1))
+            p, q = torch.sigmoid(teacher / 2), torch.sigmoid(head(h) / 2)
+            kl = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())[r, s].sum(-1).mean()
+            ce = cross_entropy(model.logits(h)[r, s], labels[r])
+            slopes = [torch.autograd.grad(x, (w, b), retain_graph=True) for x in (ce, kl)]
+            want = cosine(*(torch.cat([g[r, s].flatten() for g in x]) for x in slopes))
+            assert got.backbone[r, s].item() == pytest.approx(want, rel=1e-9)
+            if s == 0:
+                assert plain.backbone[r, s].item() == pytest.approx(want, rel=1e-9)
+
+
+def test_a_mix_on_heads_that_are_missing_is_refused() -> None:
+    zero, one = torch.zeros(COUNT), torch.ones(COUNT)
+    with pytest.raises(ValueError, match="mix: got a weight on an auxiliary head"):
+        gradient_angles(*case(), mix=LossMix(one, zero, one, zero))
