@@ -1,0 +1,147 @@
+"""Exact optima of cross-entropy plus binary KL on one head, and on two heads that share their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike
+from lib.neural_collapse.losses import sigmoid_difference
+from lib.neural_collapse.optimum import Layer, gap_at, read_layer
+from lib.neural_collapse.setting import broadcast, read_nonnegative, read_positive, shared_kind
+from lib.shapes import Float, Real
+
+STEPS = 64  # halvings of the bracket
+
+
+@dataclass(frozen=True)
+class DistilledOptimum:
+    """Gaps of the main and the auxiliary head, and how near the common shift of all logits is to opening."""
+
+    main_gap: Float[Tensor, "*batch"]
+    aux_gap: Float[Tensor, "*batch"]
+    offset_ratio: Float[Tensor, "*batch"]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A layer, a teacher and the weight of the distillation, all of one shape."""
+
+    layer: Layer
+    teacher: Tensor
+    temperature: Tensor
+    alpha: Tensor
+
+    def residuals(self, gap: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative of the binary KL in the logit of the true class, and of any other."""
+        classes, scale = self.layer.classes, self.temperature
+        true, other = (
+            scale * sigmoid_difference(share * gap / scale, share * self.teacher / scale)
+            for share in ((classes - 1) / classes, -1 / classes)
+        )
+        return true, other
+
+    def pull(self, gap: Tensor) -> Tensor:
+        r"""Strength $-\alpha\kappa$ with which the binary KL widens the gap."""
+        true, other = self.residuals(gap)
+        return self.alpha * (other - true) / self.layer.classes
+
+
+def distilled_optimum(
+    num_classes: Real[Tensor, "*#batch"] | ArrayLike,
+    samples_per_class: Real[Tensor, "*#batch"] | ArrayLike,
+    lambda_w: Real[Tensor, "*#batch"] | ArrayLike,
+    lambda_h: Real[Tensor, "*#batch"] | ArrayLike,
+    teacher_gap: Real[Tensor, "*#batch"] | ArrayLike,
+    temperature: Real[Tensor, "*#batch"] | ArrayLike,
+    alpha: Real[Tensor, "*#batch"] | ArrayLike,
+    *,
+    heads: int = 1,
+) -> DistilledOptimum:
+    r"""Gaps at the global minimum of cross-entropy plus $\alpha_{\rm B}$ times binary KL, over heads and free features.
+
+    The teacher is collapsed with gap $g_{\rm T}$, weight decay acts on every head and on the features. One head:
+    $\gamma_{\rm CE}(g)-\alpha_{\rm B}\kappa_{\rm B}(g)=\lambda_{\rm eff}$. Two heads, the second with the binary KL:
+    $$ \gamma_{\rm CE}(g_1)=\lambda_{\rm eff}\cos\vartheta,\quad
+    -\alpha_{\rm B}\kappa_{\rm B}(g_2)=\lambda_{\rm eff}\sin\vartheta,\quad\tan\vartheta=g_2/g_1. $$
+
+    Args:
+        num_classes: C, at least 2; all broadcast to (*batch,).
+        samples_per_class: $n_{\rm c}$, at least 1.
+        lambda_w: weight decay of each head, above 0.
+        lambda_h: weight decay of the features, above 0.
+        teacher_gap: $g_{\rm T}>0$.
+        temperature: T > 0.
+        alpha: $\alpha_{\rm B}\ge0$.
+        heads: 1 (both losses on one head) or 2.
+
+    Returns:
+        `DistilledOptimum`, each (*batch,). With one head both gaps are the same. `offset_ratio` at most 1 certifies the
+        global minimum; above 1 a common shift of all logits pays, and the gaps are those of the best layer without one.
+
+    Raises:
+        ValueError: a number outside its range, shapes that do not broadcast, another number of heads.
+
+    Source: own derivation, for the single- and dual-head losses of Yang, Zong, Huang, Feng and An, arXiv 2411.08937.
+
+    >>> one, two = (distilled_optimum(10, 5, 5e-3, 5e-4, 2.0, 2.0, 0.1, heads=k).main_gap for k in (1, 2))
+    >>> one, two  # cross-entropy alone: 5.6126
+    (tensor(4.7662, dtype=torch.float64), tensor(5.6507, dtype=torch.float64))
+    """
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads not in (1, 2):
+        raise ValueError(f"heads: got {heads!r}, want 1 or 2")
+    like = shared_kind(num_classes, samples_per_class, lambda_w, lambda_h, teacher_gap, temperature, alpha)
+    layer = read_layer(num_classes, samples_per_class, lambda_w, lambda_h, like)
+    classes, ratio, strength, teacher, scale, weight = broadcast(
+        num_classes=layer.classes,
+        samples_per_class=layer.ratio,
+        lambda_w=layer.strength,
+        teacher_gap=read_positive("teacher_gap", teacher_gap, like),
+        temperature=read_positive("temperature", temperature, like),
+        alpha=read_nonnegative("alpha", alpha, like),
+    )
+    problem = _Problem(Layer(classes, ratio, strength), teacher, scale, weight)
+    main, aux = _one_head(problem) if heads == 1 else _two_heads(problem)
+    true, other = problem.residuals(aux)
+    shift = weight * (true + (classes - 1) * other).abs()
+    return DistilledOptimum(main, aux, shift / (strength * classes))
+
+
+def _one_head(problem: _Problem) -> tuple[Tensor, Tensor]:
+    """The gap at which both pulls together balance the decay; it lies below both gaps of a single loss at most."""
+    layer = problem.layer
+    low, high = torch.zeros_like(problem.teacher), torch.maximum(problem.teacher, gap_at(layer.strength, layer.classes))
+    start = 1 / layer.classes + problem.pull(low)
+    for _ in range(STEPS):
+        gap = (low + high) / 2
+        pull = torch.sigmoid((layer.classes - 1).log() - gap) / (layer.classes - 1) + problem.pull(gap)
+        wider = pull > layer.strength
+        low, high = torch.where(wider, gap, low), torch.where(wider, high, gap)
+    gap = torch.where(start > layer.strength, (low + high) / 2, torch.zeros_like(low))
+    return gap, gap
+
+
+def _two_heads(problem: _Problem) -> tuple[Tensor, Tensor]:
+    """Bisection in the auxiliary gap: it gives the angle, the angle gives the main gap, and both must agree."""
+    layer = problem.layer
+    zero = torch.zeros_like(problem.teacher)
+
+    def main_gap(aux: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sine = (problem.pull(aux) / layer.strength).clamp(0, 1)
+        cosine = ((1 - sine) * (1 + sine)).sqrt()
+        return gap_at(layer.strength * cosine, layer.classes), sine, cosine
+
+    low, high = zero, problem.teacher
+    for _ in range(STEPS):
+        aux = (low + high) / 2
+        main, sine, cosine = main_gap(aux)
+        wider = (main * sine > aux * cosine) | (sine >= 1)
+        low, high = torch.where(wider, aux, low), torch.where(wider, high, aux)
+    aux = (low + high) / 2
+    nothing = layer.classes**-2 + problem.pull(zero).square() <= layer.strength.square()
+    none = nothing | (problem.alpha == 0)
+    aux = torch.where(none, zero, aux)
+    main = torch.where(problem.alpha == 0, gap_at(layer.strength, layer.classes), main_gap(aux)[0])
+    return torch.where(nothing, zero, main), aux

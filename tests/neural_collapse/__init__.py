@@ -1,0 +1,1 @@
+"""Tests of `lib.neural_collapse`, module by module."""
