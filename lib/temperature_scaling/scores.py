@@ -1,0 +1,128 @@
+"""What a prediction says of one point: gaps, confidence, and proper scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike
+from lib.shapes import Bool, Float, Int, Real
+from lib.temperature_scaling.setting import read_classes, read_logits, read_temperature
+
+ROWS = 8192  # rows of logits held in a second copy at once
+
+
+@dataclass(frozen=True)
+class ProperScores:
+    """Means over the points: `nll` in nats, `brier` from 0 to 2, `accuracy` from 0 to 1."""
+
+    nll: Float[Tensor, "*batch"]
+    brier: Float[Tensor, "*batch"]
+    accuracy: Float[Tensor, "*batch"]
+
+
+def logit_gap(
+    logits: Real[Tensor, "*batch n k"] | ArrayLike, labels: Int[Tensor, "*batch n"] | ArrayLike | None = None
+) -> Float[Tensor, "*batch n"]:
+    r"""How far a label's logit lies above all others, $o_y-\max_{s\ne y}o_s$, or the largest above the second.
+
+    Args:
+        logits: $o$, shape (*batch, n, k).
+        labels: classes y, shape (*batch, n); without them, the largest minus the second largest logit.
+
+    Returns:
+        Shape (*batch, n), in units of the logits. Negative where another class is preferred.
+
+    Raises:
+        ValueError: logits that are not finite or of another shape, labels outside the classes.
+
+    Source: definition.
+
+    >>> logit_gap([[3.0, 1.0, 0.0]]), logit_gap([[3.0, 1.0, 0.0]], [1])
+    (tensor([2.], dtype=torch.float64), tensor([-2.], dtype=torch.float64))
+    """
+    z = read_logits(logits)
+    if labels is None:
+        top = z.topk(2, dim=-1).values
+        return top.select(-1, 0) - top.select(-1, 1)
+    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z).unsqueeze(-1)
+    own = z.gather(-1, y).squeeze(-1)
+    return own - z.scatter(-1, y, -torch.inf).amax(-1)
+
+
+def top_label(
+    logits: Real[Tensor, "*batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    temperature: Real[Tensor, "*#batch"] | ArrayLike = 1.0,
+) -> tuple[Float[Tensor, "*batch n"], Bool[Tensor, "*batch n"]]:
+    r"""Confidence $\max_y\hat p_y$ of the softmax of $o/T$, and whether the most probable class is the label.
+
+    Args:
+        logits: $o$, shape (*batch, n, k); large inputs are read in blocks of rows.
+        labels: true classes, shape (*batch, n).
+        temperature: T > 0, a number or one for each problem of the batch.
+
+    Returns:
+        `confidence` and `correct`, both (*batch, n).
+
+    Raises:
+        ValueError: logits that are not finite or of another shape, labels outside the classes, a temperature that is
+            not positive or of another shape.
+
+    Source: definition; Guo, Pleiss, Sun and Weinberger (ICML 2017), arXiv 1706.04599.
+
+    >>> top_label([[0.0, 2.0]], [1], temperature=2.0)
+    (tensor([0.7311], dtype=torch.float64), tensor([True]))
+    """
+    z = read_logits(logits)
+    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
+    scale = read_temperature(temperature, z)
+    confidence, correct = [], []
+    for part, truth in zip(z.split(ROWS, -2), y.split(ROWS, -1), strict=True):
+        top = part.max(-1, keepdim=True)
+        confidence.append(1 / ((part - top.values) / scale).exp().sum(-1))
+        correct.append(top.indices.squeeze(-1) == truth)
+    return torch.cat(confidence, -1), torch.cat(correct, -1)
+
+
+def proper_scores(
+    logits: Real[Tensor, "*batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    temperature: Real[Tensor, "*#batch"] | ArrayLike = 1.0,
+) -> ProperScores:
+    r"""Negative log-likelihood, Brier score and accuracy of the softmax of $o/T$.
+
+    $$ \mathrm{NLL}=-\frac1n\sum_i\log\hat p_{y_i}(x_i),\qquad
+    \mathrm{Brier}=\frac1n\sum_i\sum_y(\hat p_y(x_i)-\mathbb 1\{y=y_i\})^2 $$
+
+    Args:
+        logits: $o$, shape (*batch, n, k).
+        labels: true classes, shape (*batch, n).
+        temperature: T > 0, a number or one for each problem of the batch.
+
+    Returns:
+        Means over the n points, each (*batch,).
+
+    Raises:
+        ValueError: as `top_label`.
+
+    Source: definition; Brier (1950), Verification of forecasts expressed in terms of probability.
+
+    >>> proper_scores([[0.0, 0.0]], [1])
+    ProperScores(nll=tensor(0.6931, dtype=torch.float64), brier=tensor(0.5000, dtype=torch.float64),
+                 accuracy=tensor(0., dtype=torch.float64))
+    """
+    z = read_logits(logits)
+    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
+    scale = read_temperature(temperature, z)
+    totals = torch.zeros(3, *z.shape[:-2], dtype=torch.float64, device=z.device)
+    for part, truth in zip(z.split(ROWS, -2), y.split(ROWS, -1), strict=True):
+        log_p = (part / scale).log_softmax(-1)
+        own = log_p.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
+        squares = log_p.mul(2).exp().sum(-1) - 2 * own.exp() + 1
+        hit = part.argmax(-1) == truth
+        totals = totals + torch.stack([-own.double().sum(-1), squares.double().sum(-1), hit.double().sum(-1)])
+    nll, brier, accuracy = (totals / z.shape[-2]).to(z.dtype).unbind(0)
+    return ProperScores(nll, brier, accuracy)
