@@ -46,9 +46,9 @@ def fit_temperature(
 
     Returns:
         Each (*batch,). Where every label has the largest logit the best temperature would be 0, and the lower bound is
-        returned with a `gradient` <= 0 (zero if it underflows); where the logits are worse than none it is the upper bound with a `gradient`
-        > 0. Elsewhere the gradient is zero to rounding. Where all logits of a row are equal any temperature is best,
-        and 1 (or the bound next to it) is returned.
+        returned with a `gradient` <= 0 (zero if it underflows); where the logits are worse than none it is the upper
+        bound with a `gradient` > 0. Elsewhere the gradient is zero to rounding. Where all logits of a row are equal
+        any temperature is best, and 1 (or the bound next to it) is returned.
 
     Raises:
         ValueError: logits that are not finite or of another shape, labels outside the classes, bounds that are not
