@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import indicator, read_classes, read_logits
+from lib.temperature_scaling.setting import indicator, read_labelled
 
 STEPS = 100
 ROWS = 4096  # rows whose curvature is held at once
@@ -26,11 +26,11 @@ class AffineFit:
 
 
 def fit_affine_scaling(
-    logits: Real[Tensor, "*batch n k"] | ArrayLike,
-    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    logits: Real[Tensor, "*#batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*#batch n"] | ArrayLike,
     *,
     kind: str = "matrix",
-    ridge: float = 1e-6,
+    ridge: float | int = 1e-6,
 ) -> AffineFit:
     r"""Affine map of the logits with the lowest NLL: all of it, or a scale and a shift for each class.
 
@@ -59,8 +59,7 @@ def fit_affine_scaling(
     >>> fit_affine_scaling(logits, [0, 1, 1, 1, 0], kind="vector").nll.round(decimals=4)
     tensor(0.6592, dtype=torch.float64)
     """
-    z = read_logits(logits)
-    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
+    z, y = read_labelled(logits, labels)
     if kind not in ("matrix", "vector"):
         raise ValueError(f"kind: got {kind!r}, want 'matrix' or 'vector'")
     if not 0 <= ridge < float("inf"):
@@ -89,7 +88,7 @@ def fit_affine_scaling(
         value, slope = torch.where(better, new[0], value), torch.where(better[:, None], new[1], slope)
         curvature = torch.where(better[:, None, None], new[2], curvature)
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e6)
-        done = (slope.norm(dim=-1) <= 1e-12) | ((drop <= 1e-16 * value.abs()) & (damping > 1.0))
+        done = (slope.norm(dim=-1) <= 1e-12) | (better & (drop <= 1e-16 * value.abs())) | (damping >= 1e6)
         if done.device.type == "cpu" and bool(done.all()):
             break
     weight, bias = problem.maps(theta)

@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike
-from lib.shapes import Float, Int, Real
+from lib.shapes import Float, Int, Real, Shaped
 from lib.temperature_scaling.setting import indicator, read_classes, read_confidence, read_probs, require_bins
 
 NORMS = (1, 2, "max", "mean")
 
 
 def binned_calibration_error(
-    confidence: Real[Tensor, "*batch n"] | ArrayLike,
-    outcome: Real[Tensor, "*batch n"] | ArrayLike,
+    confidence: Real[Tensor, "*#batch n"] | ArrayLike,
+    outcome: Shaped[Tensor, "*#batch n"] | ArrayLike,
     *,
     n_bins: int = 15,
     bins: str = "width",
     norm: int | str = 1,
     debias: bool = False,
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, "*out"]:
     r"""Distance between mean confidence and mean outcome, bin by bin: the expected calibration error (ECE).
 
     With $n_b$ points in bin b and the difference $g_b$ of mean outcome and mean confidence, norm 1 is
@@ -90,12 +90,12 @@ def binned_calibration_error(
 
 
 def classwise_calibration_error(
-    probs: Real[Tensor, "*batch n k"] | ArrayLike,
-    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    probs: Real[Tensor, "*#batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*#batch n"] | ArrayLike,
     *,
     n_bins: int = 15,
     bins: str = "width",
-) -> Float[Tensor, "*batch"]:
+) -> Float[Tensor, "*out"]:
     r"""Mean over classes of the binned calibration error of each class's probability.
 
     Args:
@@ -117,7 +117,7 @@ def classwise_calibration_error(
     tensor(0., dtype=torch.float64)
     """
     p = read_probs("probs", probs)
-    y = read_classes("labels", labels, p.shape[-1], p.shape[:-1], p)
+    y = read_classes("labels", labels, p.shape[-1], p.shape[-2], p)
     require_bins(n_bins, bins)
     happened = indicator(y, p.shape[-1], p)
     by_class = binned_calibration_error(p.mT.clamp(0, 1), happened.mT, n_bins=n_bins, bins=bins)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_classes, read_probs, shared_kind
+from lib.temperature_scaling.setting import read_classes, read_probs, read_size, shared_kind
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class KLDecomposition:
 
 
 def kl_decomposition(
-    probs: Real[Tensor, "*batch n k"] | ArrayLike,
+    probs: Real[Tensor, "*#batch n k"] | ArrayLike,
     posterior: Real[Tensor, "*#batch n k"] | ArrayLike,
-    group: Int[Tensor, "*batch n"] | ArrayLike,
+    group: Int[Tensor, "*#batch n"] | ArrayLike,
     n_groups: int,
     weight: Real[Tensor, "*#batch n"] | ArrayLike | None = None,
 ) -> KLDecomposition:
@@ -50,7 +50,7 @@ def kl_decomposition(
 
     Raises:
         ValueError: probabilities outside [0, 1] or rows that do not sum to 1, groups outside the range, a negative
-            weight, shapes that do not fit.
+            weight or none that is positive, shapes that do not fit.
 
     Source: Kull and Flach (ECML 2015), Novel decompositions of proper scoring rules.
 
@@ -59,27 +59,28 @@ def kl_decomposition(
     """
     like = shared_kind(probs, posterior, weight)
     q, p = read_probs("probs", probs, like), read_probs("posterior", posterior, like)
-    if isinstance(n_groups, bool) or not isinstance(n_groups, int) or n_groups < 1:
-        raise ValueError(f"n_groups: got {n_groups!r}, want a whole number >= 1")
+    read_size("n_groups", n_groups, 1)
     require_shape("posterior", p, p.shape[-2:] == q.shape[-2:], f"(*batch, {q.shape[-2]}, {q.shape[-1]}) as probs")
-    p = p.expand(torch.broadcast_shapes(p.shape, q.shape))
-    q = q.expand(p.shape)
-    shape = p.shape[:-1]
-    g = read_classes("group", group, n_groups, shape, q)
-    w = torch.ones(shape, dtype=q.dtype, device=q.device) if weight is None else as_float("weight", weight, like=like)
-    require_shape("weight", w, w.ndim >= 1 and w.shape[-1] == shape[-1], f"{tuple(shape)}, a mass for every row")
+    n = q.shape[-2]
+    g = read_classes("group", group, n_groups, n, q)
+    w = torch.ones_like(q[..., 0]) if weight is None else as_float("weight", weight, like=like)
+    require_shape("weight", w, w.ndim >= 1 and w.shape[-1] == n, f"(*batch, {n}), a mass for every row")
     require("weight", (w >= 0) & w.isfinite(), "finite numbers >= 0", w)
-    w = w.expand(shape)
-    w = w / w.sum(-1, keepdim=True)
+    whole = w.sum(-1, keepdim=True)
+    require("weight", whole > 0, "a positive sum", whole)
+    batch = broadcast_batch(probs=q.shape[:-2], posterior=p.shape[:-2], group=g.shape[:-1], weight=w.shape[:-1])
+    q, p = (x.expand(*batch, -1, -1) for x in (q, p))
+    g, w = g.expand(*batch, -1), (w / whole).expand(*batch, -1)
 
     rows = g.unsqueeze(-1).expand(p.shape)
-    empty = torch.zeros(*shape[:-1], n_groups, p.shape[-1], dtype=p.dtype, device=p.device)
+    empty = torch.zeros(*batch, n_groups, p.shape[-1], dtype=p.dtype, device=p.device)
     sums = empty.scatter_add(-2, rows, w.unsqueeze(-1) * p)
     mean = sums / sums.sum(-1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     told = mean.gather(-2, rows)
-    return KLDecomposition(*((w * _divergence(*pair)).sum(-1) for pair in ((p, q), (told, q), (p, told))))
+    return KLDecomposition(*(_divergence(*pair, w) for pair in ((p, q), (told, q), (p, told))))
 
 
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) of rows; zero terms where p is zero, infinite where only q is."""
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+def _divergence(p: Tensor, q: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of KL(p || q) over rows; zero terms where p is zero, infinite where only q is."""
+    each = (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+    return torch.where(weight > 0, weight * each, 0).sum(-1)

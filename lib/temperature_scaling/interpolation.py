@@ -60,8 +60,8 @@ def partial_interpolation(
     tensor([0.0000, 0.3941, 0.6626], dtype=torch.float64)
     """
     like = shared_kind(overlap, memorised, n_classes, group_size)
-    share = read_number("overlap", overlap, like, 0, 1, "a share from 0 to 1")
-    memory = read_number("memorised", memorised, like, 0, 1, "a share from 0 to 1")
+    share = read_number("overlap", overlap, like, 0.0, 1.0, "a share from 0 to 1")
+    memory = read_number("memorised", memorised, like, 0.0, 1.0, "a share from 0 to 1")
     k, m = read_count("n_classes", n_classes, like, 2), read_count("group_size", group_size, like, 2)
     shapes = {"overlap": share.shape, "memorised": memory.shape, "n_classes": k.shape, "group_size": m.shape}
     batch = broadcast_batch(**shapes)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require_shape
+from lib.checks import ArrayLike, as_float, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_number, shared_kind
+from lib.temperature_scaling.setting import read_number, read_size, shared_kind
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class IntervalMixture:
 
 
 def overlap_intervals(
-    overlap: Real[Tensor, ""] | float, n_classes: int, *, group_size: int = 2, spacing: float = 3.0
+    overlap: Real[Tensor, ""] | ArrayLike, n_classes: int, *, group_size: int = 2, spacing: float | int = 3.0
 ) -> IntervalMixture:
     r"""The overlap model on a line: groups of classes that share a common interval.
 
@@ -51,21 +51,20 @@ def overlap_intervals(
     tensor([0.0000, 0.6000], dtype=torch.float64)
     """
     for name, value in {"n_classes": n_classes, "group_size": group_size}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-            raise ValueError(f"{name}: got {value!r}, want a whole number >= 2")
+        read_size(name, value, 2)
     if group_size > n_classes or n_classes % group_size:
         raise ValueError(f"group_size: got {group_size}, want a divisor of n_classes = {n_classes}")
-    share = read_number("overlap", overlap, shared_kind(overlap), 0, 1, "a share from 0 to 1")
+    share = read_number("overlap", overlap, shared_kind(overlap), 0.0, 1.0, "a share from 0 to 1")
     require_shape("overlap", share, share.ndim == 0, "a single number")
     label = torch.arange(n_classes, device=share.device)
-    start = (spacing * (label // group_size)).to(share.dtype)
+    start = spacing * (label // group_size).to(share.dtype)
     rank = (label % group_size).to(share.dtype)
     if group_size == 2:
-        _require_spacing(spacing, 2 - float(overlap) if n_classes > 2 else 0)
+        _require_spacing(spacing, 2 - float(share) if n_classes > 2 else 0.0)
         lower = start + rank * (1 - share)
         return IntervalMixture(lower, lower + 1, label, torch.full_like(lower, 1 / n_classes), n_classes)
     part = float(share)  # a constructor may read its number
-    _require_spacing(spacing, part + group_size * (1 - part) if n_classes > group_size else 0)
+    _require_spacing(spacing, part + group_size * (1 - part) if n_classes > group_size else 0.0)
     pieces = []
     if part > 0:
         pieces.append((start, start + part, label, torch.full_like(start, part / n_classes)))
@@ -76,7 +75,7 @@ def overlap_intervals(
     return IntervalMixture(left, right, classes, weight, n_classes)
 
 
-def _require_spacing(spacing: float, width: float) -> None:
+def _require_spacing(spacing: float | int, width: float) -> None:
     if not (width - 1e-9 <= spacing < float("inf") and spacing > 0):
         raise ValueError(f"spacing: got {spacing:.6g}, want at least the width of a group, {max(width, 0):.6g}")
 
@@ -103,8 +102,7 @@ def sample_intervals(
     >>> x.shape, label.dtype
     (torch.Size([5]), torch.int64)
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: got {n!r}, want a whole number >= 1")
+    read_size("n", n, 1)
     piece = torch.multinomial(mixture.weight, n, replacement=True, generator=generator)
     place = torch.rand(n, dtype=mixture.lower.dtype, device=mixture.lower.device, generator=generator)
     lower = mixture.lower[piece]
@@ -122,7 +120,7 @@ def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | Ar
         Shape (*batch, k); NaN where no class has mass. Intervals are closed.
 
     Raises:
-        ValueError: x is not made of numbers.
+        ValueError: x is not made of numbers, or one is NaN.
 
     Source: Bayes' rule.
 
@@ -131,6 +129,7 @@ def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | Ar
             [0.5000, 0.5000]], dtype=torch.float64)
     """
     point = as_float("x", x, like=mixture.lower if not isinstance(x, Tensor) else None).unsqueeze(-1)
+    require("x", ~point.isnan(), "numbers", point)
     lower, upper, weight = (part.to(point) for part in (mixture.lower, mixture.upper, mixture.weight))
     density = ((point >= lower) & (point <= upper)) * (weight / (upper - lower))
     mass = density @ class_columns(mixture, point)

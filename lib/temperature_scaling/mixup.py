@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import SUM_TOLERANCE, indicator, read_classes, read_whole
+from lib.temperature_scaling.setting import SUM_TOLERANCE, indicator, read_classes, read_size, read_whole
 
 
 def mixup_batch(
@@ -49,9 +48,8 @@ def mixup_batch(
     x = as_float("inputs", inputs)
     require_shape("inputs", x, x.ndim >= 1 and x.shape[0] >= 1, "(n, ...) with n >= 1")
     n = x.shape[0]
-    if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes: got {n_classes!r}, want a whole number >= 2")
-    y = read_classes("labels", labels, n_classes, torch.Size((n,)), x)
+    y = read_classes("labels", labels, read_size("n_classes", n_classes, 2), n, x)
+    require_shape("labels", y, y.ndim == 1, f"({n},)")
     order = read_whole("permutations", permutations, x.device)
     require_shape("permutations", order, order.ndim == 2 and order.shape[1] == n and len(order) >= 1, f"(m, {n})")
     require("permutations", (order >= 0) & (order < n), f"row numbers from 0 to {n - 1}", order)

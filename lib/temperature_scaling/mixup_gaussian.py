@@ -14,10 +14,10 @@ from lib.temperature_scaling.setting import SUM_TOLERANCE, indicator, shared_kin
 def mixup_minimizer_gaussian(
     x: Real[Tensor, "*batch d"] | ArrayLike,
     means: Real[Tensor, "k d"] | ArrayLike,
-    sigma: Real[Tensor, ""] | float,
+    sigma: Real[Tensor, ""] | ArrayLike,
     *,
     prior: Real[Tensor, " k"] | ArrayLike | None = None,
-    alpha: float = 1.0,
+    alpha: float | int = 1.0,
     n_nodes: int = 64,
 ) -> Float[Tensor, "*batch k"]:
     r"""Class probabilities that minimise the Mixup loss of two points when classes are Gaussian.

@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float
+from lib.checks import ArrayLike, as_float, require
 from lib.shapes import Float, Real
 from lib.temperature_scaling.intervals import IntervalMixture, class_columns
+from lib.temperature_scaling.setting import read_size
 
 CHUNK = 1 << 21  # integrand values held at once
 
 
-def require_mixing(alpha: float, n_nodes: int) -> None:
+def require_mixing(alpha: float | int, n_nodes: int) -> None:
     """Raise unless the Beta parameter is positive and there are nodes."""
     if not 0 < alpha < float("inf"):
         raise ValueError(f"alpha: got {alpha:.6g}, want a positive number")
-    if isinstance(n_nodes, bool) or not isinstance(n_nodes, int) or n_nodes < 2:
-        raise ValueError(f"n_nodes: got {n_nodes!r}, want a whole number >= 2")
+    read_size("n_nodes", n_nodes, 2)
 
 
 def smooth_nodes(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def smooth_nodes(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mixup_minimizer_intervals(
-    mixture: IntervalMixture, z: Real[Tensor, "*batch"] | ArrayLike, *, alpha: float = 1.0, n_nodes: int = 64
+    mixture: IntervalMixture, z: Real[Tensor, "*batch"] | ArrayLike, *, alpha: float | int = 1.0, n_nodes: int = 64
 ) -> Float[Tensor, "*batch k"]:
     r"""Class probabilities that minimise the Mixup loss of two points, in the limit of infinite data.
 
@@ -51,7 +51,7 @@ def mixup_minimizer_intervals(
         Shape (*batch, k); NaN outside the hull of the pieces, where no mixture falls.
 
     Raises:
-        ValueError: alpha is not positive, fewer than 2 nodes, z is not made of numbers.
+        ValueError: alpha is not positive, fewer than 2 nodes, z is not made of numbers, or one is NaN.
 
     Source: own derivation; the loss is that of Zhang, Cisse, Dauphin and Lopez-Paz (ICLR 2018), arXiv 1710.09412.
 
@@ -62,6 +62,7 @@ def mixup_minimizer_intervals(
     """
     require_mixing(alpha, n_nodes)
     point = as_float("z", z, like=mixture.lower if not isinstance(z, Tensor) else None)
+    require("z", ~point.isnan(), "numbers", point)
     lower, upper, weight = (part.to(point) for part in (mixture.lower, mixture.upper, mixture.weight))
     columns = class_columns(mixture, point)
     unit, step = (torch.from_numpy(part).to(point) for part in smooth_nodes(n_nodes))
@@ -78,7 +79,7 @@ def mixup_minimizer_intervals(
 
 
 def _first_mass(
-    z: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, unit: Tensor, step: Tensor, alpha: float
+    z: Tensor, lower: Tensor, upper: Tensor, weight: Tensor, unit: Tensor, step: Tensor, alpha: float | int
 ) -> Tensor:
     """Integral over t of t times the joint density of Z = z and `first point in piece i`, shape (n, pieces)."""
     ends = torch.stack((lower, upper))  # (2, p)

@@ -99,7 +99,9 @@ def train_networks(
     count = len(networks.weights[0])
     require_shape("inputs", x, x.ndim == 3 and len(x) == count, f"({count}, n, d)")
     classes = networks.weights[-1].shape[-1]
-    y = indicator(read_classes("labels", labels, classes, x.shape[:2], x), classes, x)
+    truth = read_classes("labels", labels, classes, x.shape[1], x)
+    require_shape("labels", truth, truth.shape == x.shape[:2], f"({count}, {x.shape[1]})")
+    y = indicator(truth, classes, x)
     rows = min(batch_size, x.shape[1])
     if min(epochs, batch_size) < 1:
         raise ValueError(f"epochs and batch_size: got {epochs} and {batch_size}, want 1 or more of each")

@@ -72,7 +72,7 @@ def overlap_risks(
     tensor([0.2773, 0.2773, 0.2773], dtype=torch.float64)
     """
     like = shared_kind(overlap, n_classes, group_size)
-    share = read_number("overlap", overlap, like, 0, 1, "a share from 0 to 1")
+    share = read_number("overlap", overlap, like, 0.0, 1.0, "a share from 0 to 1")
     k, m = read_count("n_classes", n_classes, like, 2), read_count("group_size", group_size, like, 2)
     batch = broadcast_batch(overlap=share.shape, n_classes=k.shape, group_size=m.shape)
     require("group_size", (m <= k) & (torch.remainder(k, m) == 0), "a divisor of n_classes", m)
@@ -123,9 +123,9 @@ def temperature_lower_bound(
     tensor([0.9398, 0.5448], dtype=torch.float64)
     """
     like = shared_kind(error, n_classes, gap_ratio)
-    wrong = read_number("error", error, like, 0, 1, "a probability from 0 to 1")
+    wrong = read_number("error", error, like, 0.0, 1.0, "a probability from 0 to 1")
     k = read_count("n_classes", n_classes, like, 2)
-    ratio = read_number("gap_ratio", gap_ratio, like, 1, float("inf"), "a ratio >= 1")
+    ratio = read_number("gap_ratio", gap_ratio, like, 1.0, float("inf"), "a ratio >= 1")
     broadcast_batch(error=wrong.shape, n_classes=k.shape, gap_ratio=ratio.shape)
     share = wrong / ratio
     return torch.where(share < (k - 1) / k, binary_entropy(share) + torch.xlogy(share, k - 1), k.log())

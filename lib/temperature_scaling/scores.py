@@ -9,9 +9,8 @@ from torch import Tensor
 
 from lib.checks import ArrayLike
 from lib.shapes import Bool, Float, Int, Real
-from lib.temperature_scaling.setting import read_classes, read_logits, read_temperature
-
-ROWS = 8192  # rows of logits held in a second copy at once
+from lib.temperature_scaling.rows import LOG2E, blocks
+from lib.temperature_scaling.setting import read_labelled, read_logits, read_temperature
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class ProperScores:
 
 
 def logit_gap(
-    logits: Real[Tensor, "*batch n k"] | ArrayLike, labels: Int[Tensor, "*batch n"] | ArrayLike | None = None
-) -> Float[Tensor, "*batch n"]:
+    logits: Real[Tensor, "*#batch n k"] | ArrayLike, labels: Int[Tensor, "*#batch n"] | ArrayLike | None = None
+) -> Float[Tensor, "*out n"]:
     r"""How far a label's logit lies above all others, $o_y-\max_{s\ne y}o_s$, or the largest above the second.
 
     Args:
@@ -43,20 +42,20 @@ def logit_gap(
     >>> logit_gap([[3.0, 1.0, 0.0]]), logit_gap([[3.0, 1.0, 0.0]], [1])
     (tensor([2.], dtype=torch.float64), tensor([-2.], dtype=torch.float64))
     """
-    z = read_logits(logits)
     if labels is None:
-        top = z.topk(2, dim=-1).values
+        top = read_logits(logits).topk(2, dim=-1).values
         return top.select(-1, 0) - top.select(-1, 1)
-    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z).unsqueeze(-1)
+    z, y = read_labelled(logits, labels)
+    y = y.unsqueeze(-1)
     own = z.gather(-1, y).squeeze(-1)
     return own - z.scatter(-1, y, -torch.inf).amax(-1)
 
 
 def top_label(
-    logits: Real[Tensor, "*batch n k"] | ArrayLike,
-    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    logits: Real[Tensor, "*#batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*#batch n"] | ArrayLike,
     temperature: Real[Tensor, "*#batch"] | ArrayLike = 1.0,
-) -> tuple[Float[Tensor, "*batch n"], Bool[Tensor, "*batch n"]]:
+) -> tuple[Float[Tensor, "*out n"], Bool[Tensor, "*out n"]]:
     r"""Confidence $\max_y\hat p_y$ of the softmax of $o/T$, and whether the most probable class is the label.
 
     Args:
@@ -76,20 +75,19 @@ def top_label(
     >>> top_label([[0.0, 2.0]], [1], temperature=2.0)
     (tensor([0.7311], dtype=torch.float64), tensor([True]))
     """
-    z = read_logits(logits)
-    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
-    scale = read_temperature(temperature, z)
+    z, y = read_labelled(logits, labels)
+    rate = LOG2E / read_temperature(temperature, z)
     confidence, correct = [], []
-    for part, truth in zip(z.split(ROWS, -2), y.split(ROWS, -1), strict=True):
-        top = part.max(-1, keepdim=True)
-        confidence.append(1 / ((part - top.values) / scale).exp().sum(-1))
-        correct.append(top.indices.squeeze(-1) == truth)
+    for part, truth in blocks(z, y):
+        top = part.amax(-1, keepdim=True)
+        confidence.append(1 / ((part - top) * rate).exp2().sum(-1))
+        correct.append(part.argmax(-1) == truth)
     return torch.cat(confidence, -1), torch.cat(correct, -1)
 
 
 def proper_scores(
-    logits: Real[Tensor, "*batch n k"] | ArrayLike,
-    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    logits: Real[Tensor, "*#batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*#batch n"] | ArrayLike,
     temperature: Real[Tensor, "*#batch"] | ArrayLike = 1.0,
 ) -> ProperScores:
     r"""Negative log-likelihood, Brier score and accuracy of the softmax of $o/T$.
@@ -114,11 +112,10 @@ def proper_scores(
     ProperScores(nll=tensor(0.6931, dtype=torch.float64), brier=tensor(0.5000, dtype=torch.float64),
                  accuracy=tensor(0., dtype=torch.float64))
     """
-    z = read_logits(logits)
-    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
+    z, y = read_labelled(logits, labels)
     scale = read_temperature(temperature, z)
     totals = torch.zeros(3, *z.shape[:-2], dtype=torch.float64, device=z.device)
-    for part, truth in zip(z.split(ROWS, -2), y.split(ROWS, -1), strict=True):
+    for part, truth in blocks(z, y):
         log_p = (part / scale).log_softmax(-1)
         own = log_p.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
         squares = log_p.mul(2).exp().sum(-1) - 2 * own.exp() + 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import reduce
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
 
 SUM_TOLERANCE = 1e-4  # how far the sum of a row of probabilities may lie from one
 
@@ -50,10 +51,17 @@ def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Te
     return x.to(device=device, dtype=torch.int64)
 
 
-def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, shape: torch.Size, like: Tensor) -> Tensor:
-    """Labels in [0, n_classes), of exactly the shape given."""
+def read_size(name: str, value: int, low: int) -> int:
+    """A single whole number from `low` on, which numpy's may be too."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= {low}")
+    return int(value)
+
+
+def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, rows: int, like: Tensor) -> Tensor:
+    """Labels in [0, n_classes), one for each of the rows, shape `(*batch, rows)`."""
     x = read_whole(name, value, like.device)
-    require_shape(name, x, x.shape == shape, f"{tuple(shape)}, a label for every row")
+    require_shape(name, x, x.ndim >= 1 and x.shape[-1] == rows, f"(*batch, {rows}), a label for every row")
     require(name, (x >= 0) & (x < n_classes), f"whole numbers from 0 to {n_classes - 1}", x)
     return x
 
@@ -63,10 +71,28 @@ def read_logits(logits: Tensor | ArrayLike) -> Tensor:
     x = as_float("logits", logits)
     fits = x.ndim >= 2 and x.shape[-1] >= 2 and x.shape[-2] >= 1
     require_shape("logits", x, fits, "(*batch, n, k) with n >= 1 and k >= 2")
-    if x.device.type == "cpu":  # infinities and NaN survive a sum, which needs no mask of the size of the input
-        total = x.sum(-1)
-        require("logits", total.isfinite(), "finite numbers", total)
+    _require_finite("logits", x)
     return x
+
+
+def _require_finite(name: str, x: Tensor) -> None:
+    """Raise unless all entries are finite; they are looked at only where the sum of a row is not finite."""
+    if x.device.type != "cpu":
+        return
+    try:
+        if bool(x.sum(-1).isfinite().all()):
+            return
+    except RuntimeError:  # inside torch.func.vmap a value cannot be read
+        return
+    require(name, x.isfinite(), "finite numbers", x)
+
+
+def read_labelled(logits: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
+    """Logits `(*batch, n, k)` and labels `(*batch, n)` of one common batch shape."""
+    z = read_logits(logits)
+    y = read_classes("labels", labels, z.shape[-1], z.shape[-2], z)
+    batch = broadcast_batch(logits=z.shape[:-2], labels=y.shape[:-1])
+    return z.expand(*batch, *z.shape[-2:]), y.expand(*batch, z.shape[-2])
 
 
 def read_probs(name: str, probs: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
@@ -85,9 +111,11 @@ def read_confidence(confidence: Tensor | ArrayLike, outcome: Tensor | ArrayLike)
     require_shape("confidence", x, x.ndim >= 1 and x.shape[-1] >= 1, "(*batch, n) with n >= 1")
     require("confidence", (x >= 0) & (x <= 1), "numbers from 0 to 1", x)
     y = as_float("outcome", outcome, like=x)
-    require_shape("outcome", y, y.shape == x.shape, f"{tuple(x.shape)}, an outcome for every confidence")
+    fits = y.ndim >= 1 and y.shape[-1] == x.shape[-1]
+    require_shape("outcome", y, fits, f"(*batch, {x.shape[-1]}), an outcome for every confidence")
     require("outcome", (y >= 0) & (y <= 1), "numbers from 0 to 1", y)
-    return x, y
+    batch = broadcast_batch(confidence=x.shape[:-1], outcome=y.shape[:-1])
+    return x.expand(*batch, -1), y.expand(*batch, -1)
 
 
 def read_temperature(temperature: Tensor | ArrayLike, logits: Tensor) -> Tensor:
@@ -103,8 +131,7 @@ def read_temperature(temperature: Tensor | ArrayLike, logits: Tensor) -> Tensor:
 
 def require_bins(n_bins: int, bins: str) -> None:
     """Raise unless there is at least one bin, of a known kind."""
-    if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 1:
-        raise ValueError(f"n_bins: got {n_bins!r}, want a whole number >= 1")
+    read_size("n_bins", n_bins, 1)
     if bins not in ("width", "mass"):
         raise ValueError(f"bins: got {bins!r}, want 'width' or 'mass'")
 

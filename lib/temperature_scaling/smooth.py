@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, require, require_shape
-from lib.shapes import Float, Real
+from lib.shapes import Float, Real, Shaped
 from lib.temperature_scaling.setting import read_confidence
 
 GRID = 1 << 13  # intervals of the grid on [0, 1]
@@ -17,11 +17,11 @@ SMALLEST = 5e-4  # bandwidth that the grid resolves
 
 
 def smooth_calibration_error(
-    confidence: Real[Tensor, "*batch n"] | ArrayLike,
-    outcome: Real[Tensor, "*batch n"] | ArrayLike,
+    confidence: Real[Tensor, "*#batch n"] | ArrayLike,
+    outcome: Shaped[Tensor, "*#batch n"] | ArrayLike,
     *,
-    bandwidth: Real[Tensor, "*#batch"] | float | None = None,
-) -> Float[Tensor, "*batch"]:
+    bandwidth: Real[Tensor, "*#batch"] | ArrayLike | None = None,
+) -> Float[Tensor, "*out"]:
     r"""Integral over [0, 1] of the absolute value of the smoothed difference between outcome and confidence.
 
     $$ \mathrm{smECE}_s=\int_0^1\Big|\frac1n\sum_i(y_i-f_i)\,K_s(t,f_i)\Big|\,dt $$

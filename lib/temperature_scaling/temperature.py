@@ -9,8 +9,11 @@ from torch import Tensor
 
 from lib.checks import ArrayLike
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.scores import ROWS
-from lib.temperature_scaling.setting import read_classes, read_logits
+from lib.temperature_scaling.rows import LOG2E, blocks
+from lib.temperature_scaling.setting import read_labelled, read_size
+
+SUBSET = 1 << 14  # rows of the first fit, where there are at least twice as many
+COARSE = 2  # steps on all rows in the precision of the input
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class TemperatureFit:
 
 
 def fit_temperature(
-    logits: Real[Tensor, "*batch n k"] | ArrayLike,
-    labels: Int[Tensor, "*batch n"] | ArrayLike,
+    logits: Real[Tensor, "*#batch n k"] | ArrayLike,
+    labels: Int[Tensor, "*#batch n"] | ArrayLike,
     *,
-    bounds: tuple[float, float] = (1e-3, 1e3),
+    bounds: tuple[float | int, float | int] = (1e-3, 1e3),
     steps: int = 40,
 ) -> TemperatureFit:
     r"""Temperature with the lowest mean negative log-likelihood of labels under the softmax of $o/T$.
@@ -36,7 +39,8 @@ def fit_temperature(
     $$ \frac{\partial\,\mathrm{NLL}}{\partial\beta_T}
     =\frac1n\sum_i\Big(\sum_y\hat p_y(x_i)\,o_y(x_i)-o_{y_i}(x_i)\Big). $$
 
-    Newton's method finds its root, kept inside a bracket by bisection in $\log\beta_T$.
+    Newton's method finds its root, kept inside a bracket by bisection in $\log\beta_T$. Where there are many rows
+    it starts from the fit of some of them, evenly spaced.
 
     Args:
         logits: $o$, shape (*batch, n, k).
@@ -47,8 +51,8 @@ def fit_temperature(
     Returns:
         Each (*batch,). Where every label has the largest logit the best temperature would be 0, and the lower bound is
         returned with a `gradient` <= 0 (zero if it underflows); where the logits are worse than none it is the upper
-        bound with a `gradient` > 0. Elsewhere the gradient is zero to rounding. Where all logits of a row are equal
-        any temperature is best, and 1 (or the bound next to it) is returned.
+        bound with a `gradient` > 0. Elsewhere the gradient is zero to rounding. Where all logits of every row are
+        equal any temperature is best, and the lower bound is returned. No gradient flows through the result.
 
     Raises:
         ValueError: logits that are not finite or of another shape, labels outside the classes, bounds that are not
@@ -60,50 +64,71 @@ def fit_temperature(
     >>> fit.temperature.round(decimals=6)  # right in three of four cases: 2 / log 3
     tensor(1.8205, dtype=torch.float64)
     """
-    z = read_logits(logits)
-    y = read_classes("labels", labels, z.shape[-1], z.shape[:-1], z)
+    z, y = read_labelled(logits, labels)
     coldest, hottest = bounds
     if not 0 < coldest < hottest < float("inf"):
         raise ValueError(f"bounds: got {bounds}, want 0 < lowest < highest temperature")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: got {steps!r}, want a whole number >= 1")
-    full = torch.zeros(z.shape[:-2], dtype=torch.float64, device=z.device)
-    low, high = torch.full_like(full, 1 / hottest), torch.full_like(full, 1 / coldest)
-    at_low, at_high = _moments(z, y, low)[1], _moments(z, y, high)[1]
-    pinned = (at_low >= 0) | (at_high <= 0)
-    flat = (at_low == 0) & (at_high == 0)
-    beta = torch.where(at_high <= 0, high, torch.where(at_low >= 0, low, (low * high).sqrt().clamp(low, high)))
-    start = torch.ones_like(beta).clamp(low, high)
-    beta = torch.where(pinned & ~flat, beta, start)
-    last = torch.full_like(beta, torch.inf)
+    read_size("steps", steps, 1)
+    with torch.no_grad():
+        ends = (1 / hottest, 1 / coldest)
+        start = torch.full(z.shape[:-2], ends[1], dtype=torch.float64, device=z.device)
+        stride = z.shape[-2] // SUBSET
+        if stride > 1:  # most of the way on few rows, and then in the precision of the input
+            few = (z[..., ::stride, :], y[..., ::stride])
+            start = _search(*few, start, ends, steps, torch.float64).following
+            start = _search(z, y, start, ends, COARSE, z.dtype).following
+        found = _search(z, y, start, ends, steps, torch.float64)
+    return TemperatureFit(*(part.to(z.dtype) for part in (1 / found.beta, found.nll, found.slope)))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The last inverse temperature looked at, the NLL and its slope there, and the one to look at next."""
+
+    beta: Tensor
+    nll: Tensor
+    slope: Tensor
+    following: Tensor
+
+
+def _search(
+    logits: Tensor, labels: Tensor, start: Tensor, ends: tuple[float, float], steps: int, dtype: torch.dtype
+) -> _Point:
+    """Newton's method from `start`, inside a bracket whose ends are looked at only where it leads out of it."""
+    beta, low, high = start, torch.full_like(start, ends[0]), torch.full_like(start, ends[1])
+    last = torch.full_like(start, torch.inf)
+    low_seen = high_seen = torch.zeros_like(start, dtype=torch.bool)
     for _ in range(steps):
-        _, slope, curvature = _moments(z, y, beta)
-        low, high = torch.where(slope < 0, beta, low), torch.where(slope > 0, beta, high)
-        newton = beta - slope / curvature
-        fast = (newton > low) & (newton < high) & (slope.abs() < 0.5 * last)
-        new = torch.where(fast, newton, (low * high).sqrt())
-        last = slope.abs()
-        new = torch.where(pinned | (slope == 0), beta, new)
-        settled = (new - beta).abs() <= 1e-14 * beta
-        beta = new
+        nll, slope, curvature, noise = _moments(logits, labels, beta, dtype)
+        falls, rises = (slope < 0) | ((slope == 0) & (curvature == 0)), slope > 0
+        low, high = torch.where(falls, beta, low), torch.where(rises, beta, high)
+        low_seen, high_seen = low_seen | (beta <= ends[0]), high_seen | (beta >= ends[1])
+        newton, middle = beta - slope / curvature, (low.sqrt() * high.sqrt()).clamp(low, high)
+        step = torch.where(slope.abs() > last / 2, middle, newton)
+        step = torch.where(falls & ~(newton < high), torch.where(high_seen, middle, ends[1]), step)
+        step = torch.where(rises & ~(newton > low), torch.where(low_seen, middle, ends[0]), step)
+        settled = ((step - beta).abs() <= 1e-14 * beta) | ((slope.abs() <= noise) & (curvature > 0))
+        last, visited = slope.abs(), beta
+        beta = torch.where(settled, beta, step)
         if settled.device.type == "cpu" and bool(settled.all()):
             break
-    nll, slope, _ = _moments(z, y, beta)
-    return TemperatureFit(*(part.to(z.dtype) for part in (1 / beta, nll, slope)))
+    return _Point(visited, nll, slope, beta)
 
 
-def _moments(logits: Tensor, labels: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean NLL, its first and its second derivative in the inverse temperature, in float64."""
-    totals = torch.zeros(3, *beta.shape, dtype=torch.float64, device=beta.device)
-    scale = beta.to(logits.dtype).reshape(*beta.shape, 1, 1)
-    for part, truth in zip(logits.split(ROWS, -2), labels.split(ROWS, -1), strict=True):
-        d = part - part.amax(-1, keepdim=True)  # <= 0, so that nothing overflows
+def _moments(logits: Tensor, labels: Tensor, beta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean NLL, its first and its second derivative in the inverse temperature, and the rounding error of the first."""
+    totals = torch.zeros(4, *beta.shape, dtype=torch.float64, device=beta.device)
+    scale = beta.to(dtype).reshape(*beta.shape, 1, 1)
+    for part, truth in blocks(logits, labels):
+        d = part.to(dtype)
+        d = d - d.amax(-1, keepdim=True)  # <= 0, so that nothing overflows
         own = d.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
-        weight = (scale * d).exp()
+        weight = (d * (scale * LOG2E)).exp2()
         total = weight.sum(-1)
-        mean = (weight * d).sum(-1) / total
-        square = (weight * d * d).sum(-1) / total
-        rows = (total.log() - scale.squeeze(-1) * own, mean - own, square - mean**2)
+        weight = weight * d
+        mean = weight.sum(-1) / total
+        square = (weight * d).sum(-1) / total
+        rows = (total.log() - scale.squeeze(-1) * own, mean - own, (square - mean**2).clamp_min(0), -mean - own)
         totals = totals + torch.stack([row.double().sum(-1) for row in rows])
-    nll, slope, curvature = (totals / logits.shape[-2]).unbind(0)
-    return nll, slope, curvature
+    nll, slope, curvature, size = (totals / logits.shape[-2]).unbind(0)
+    return nll, slope, curvature, torch.finfo(torch.float64).eps * size
