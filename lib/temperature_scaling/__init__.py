@@ -1,6 +1,7 @@
 """Temperature scaling where classes overlap: its exact risk, its limits, Mixup's minimiser, and calibration errors."""
 
 from lib.temperature_scaling.affine import AffineFit, fit_affine_scaling
+from lib.temperature_scaling.bootstrap import bootstrap_calibration_error
 from lib.temperature_scaling.calibration import binned_calibration_error, classwise_calibration_error
 from lib.temperature_scaling.decomposition import KLDecomposition, kl_decomposition
 from lib.temperature_scaling.interpolation import PartialInterpolation, partial_interpolation
@@ -29,6 +30,7 @@ __all__ = [
     "ProperScores",
     "TemperatureFit",
     "binned_calibration_error",
+    "bootstrap_calibration_error",
     "classwise_calibration_error",
     "fit_affine_scaling",
     "fit_temperature",

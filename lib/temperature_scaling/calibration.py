@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike
 from lib.shapes import Float, Int, Real, Shaped
+from lib.temperature_scaling.rows import blocks
 from lib.temperature_scaling.setting import indicator, read_classes, read_confidence, read_probs, require_bins
 
 NORMS = (1, 2, "max", "mean")
@@ -60,17 +61,7 @@ def binned_calibration_error(
     if bins == "mass":
         f, order = f.sort(dim=-1, stable=True)
         y = y.gather(-1, order)
-        place = torch.arange(n, device=f.device)
-        long, size = n % n_bins, n // n_bins
-        head = long * (size + 1)
-        index = torch.where(place < head, place // (size + 1), long + (place - head) // max(size, 1)).expand(f.shape)
-    else:
-        edges = torch.arange(1, n_bins, device=f.device, dtype=f.dtype) / n_bins
-        index = torch.bucketize(f.contiguous(), edges)
-    columns = torch.zeros(*f.shape[:-1], n_bins, dtype=torch.float64, device=f.device)
-    count, told, happened = (
-        columns.scatter_add(-1, index, x) for x in (torch.ones_like(f, dtype=torch.float64), f.double(), y.double())
-    )
+    count, told, happened = _bin_sums(f, y, n_bins, bins)
     held = count.clamp_min(1)
     rate = happened / held
     gap = rate - told / held
@@ -87,6 +78,26 @@ def binned_calibration_error(
     else:
         error = gap.abs().sum(-1) / (count > 0).sum(-1)
     return error.to(f.dtype)
+
+
+def _bin_sums(f: Tensor, y: Tensor, n_bins: int, bins: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Points, summed confidences and summed outcomes of each bin, in float64; in blocks that stay in the cache."""
+    sums = [torch.zeros(*f.shape[:-1], n_bins, dtype=torch.float64, device=f.device) for _ in range(3)]
+    long, size = f.shape[-1] % n_bins, f.shape[-1] // n_bins  # so many bins of equal mass hold one point more
+    start = 0
+    for column, outcome in blocks(f.unsqueeze(-1), y, torch.float64, copies=4):
+        part = column.squeeze(-1)
+        if bins == "mass":
+            place = torch.arange(start, start + part.shape[-1], device=f.device)
+            late = long + (place - long * (size + 1)) // max(size, 1)
+            index = torch.where(place < long * (size + 1), place // (size + 1), late).expand(part.shape)
+        else:
+            edge = (part * n_bins).round()  # the nearest; the point lies above it or not
+            index = (edge - (part <= edge / n_bins).to(f.dtype)).clamp(0, n_bins - 1).long()
+        start += part.shape[-1]
+        terms = (torch.ones_like(part, dtype=torch.float64), part.double(), outcome.double())
+        sums = [total.scatter_add(-1, index, term) for total, term in zip(sums, terms, strict=True)]
+    return sums[0], sums[1], sums[2]
 
 
 def classwise_calibration_error(

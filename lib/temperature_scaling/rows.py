@@ -1,19 +1,25 @@
-"""Large tables of logits, read in blocks of rows that stay in a processor's cache."""
+"""Large tables, read in blocks of rows that stay in a processor's cache."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 LOG2E = 1 / math.log(2)  # exp(x) = exp2(x LOG2E): a product more, but on a processor twice as fast
-HELD = {"cpu": 1 << 16}  # logits of a block, so that its copies need no fresh memory
-HELD_ELSEWHERE = 1 << 24
+BYTES = {"cpu": 1 << 21}  # of a block and its copies: they stay in the cache
+BYTES_ELSEWHERE = 1 << 26
 
 
-def blocks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Matching parts of logits `(*batch, n, k)` and labels `(*batch, n)`, one after the other along n."""
-    row = max(1, logits.numel() // logits.shape[-2])
-    rows = max(1, HELD.get(logits.device.type, HELD_ELSEWHERE) // row)
-    return zip(logits.split(rows, -2), labels.split(rows, -1), strict=True)
+def blocks(
+    table: Tensor, labels: Tensor, dtype: torch.dtype | None = None, copies: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Matching parts of a table `(*batch, n, k)` and labels `(*batch, n)` along n.
+
+    They are the larger the fewer `copies` of them in `dtype` (the table's by default) are to be held at once.
+    """
+    row = table.numel() // table.shape[-2] * (table.dtype if dtype is None else dtype).itemsize * copies
+    rows = max(1, BYTES.get(table.device.type, BYTES_ELSEWHERE) // max(1, row))
+    return zip(table.split(rows, -2), labels.split(rows, -1), strict=True)

@@ -109,13 +109,23 @@ def read_confidence(confidence: Tensor | ArrayLike, outcome: Tensor | ArrayLike)
     """Confidences and outcomes `(*batch, n)`, both in [0, 1]; truth values count as 0 and 1."""
     x = as_float("confidence", confidence)
     require_shape("confidence", x, x.ndim >= 1 and x.shape[-1] >= 1, "(*batch, n) with n >= 1")
-    require("confidence", (x >= 0) & (x <= 1), "numbers from 0 to 1", x)
-    y = as_float("outcome", outcome, like=x)
+    _require_shares("confidence", x)
+    if isinstance(outcome, Tensor) and outcome.dtype == torch.bool:
+        y = outcome.to(x)
+    else:
+        y = as_float("outcome", outcome, like=x)
+        require_shape("outcome", y, y.numel() > 0, "(*batch, n) with n >= 1")
+        _require_shares("outcome", y)
     fits = y.ndim >= 1 and y.shape[-1] == x.shape[-1]
     require_shape("outcome", y, fits, f"(*batch, {x.shape[-1]}), an outcome for every confidence")
-    require("outcome", (y >= 0) & (y <= 1), "numbers from 0 to 1", y)
     batch = broadcast_batch(confidence=x.shape[:-1], outcome=y.shape[:-1])
     return x.expand(*batch, -1), y.expand(*batch, -1)
+
+
+def _require_shares(name: str, x: Tensor) -> None:
+    """Raise unless all entries lie in [0, 1]; NaN does not."""
+    for extreme in (x.amin(-1), x.amax(-1)):
+        require(name, (extreme >= 0) & (extreme <= 1), "numbers from 0 to 1", extreme)
 
 
 def read_temperature(temperature: Tensor | ArrayLike, logits: Tensor) -> Tensor:

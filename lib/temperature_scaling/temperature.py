@@ -119,13 +119,13 @@ def _moments(logits: Tensor, labels: Tensor, beta: Tensor, dtype: torch.dtype) -
     """Mean NLL, its first and its second derivative in the inverse temperature, and the rounding error of the first."""
     totals = torch.zeros(4, *beta.shape, dtype=torch.float64, device=beta.device)
     scale = beta.to(dtype).reshape(*beta.shape, 1, 1)
-    for part, truth in blocks(logits, labels):
+    for part, truth in blocks(logits, labels, dtype):
         d = part.to(dtype)
         d = d - d.amax(-1, keepdim=True)  # <= 0, so that nothing overflows
         own = d.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
-        weight = (d * (scale * LOG2E)).exp2()
+        weight = (d * (scale * LOG2E)).exp2_()
         total = weight.sum(-1)
-        weight = weight * d
+        weight *= d
         mean = weight.sum(-1) / total
         square = (weight * d).sum(-1) / total
         rows = (total.log() - scale.squeeze(-1) * own, mean - own, (square - mean**2).clamp_min(0), -mean - own)
