@@ -85,8 +85,8 @@ def _bin_sums(f: Tensor, y: Tensor, n_bins: int, bins: str) -> tuple[Tensor, Ten
     sums = [torch.zeros(*f.shape[:-1], n_bins, dtype=torch.float64, device=f.device) for _ in range(3)]
     long, size = f.shape[-1] % n_bins, f.shape[-1] // n_bins  # so many bins of equal mass hold one point more
     start = 0
-    for column, outcome in blocks(f.unsqueeze(-1), y, torch.float64, copies=4):
-        part = column.squeeze(-1)
+    for columns in blocks(f.unsqueeze(-1), y.unsqueeze(-1), torch.float64, copies=2):
+        part, outcome = (column.squeeze(-1) for column in columns)
         if bins == "mass":
             place = torch.arange(start, start + part.shape[-1], device=f.device)
             late = long + (place - long * (size + 1)) // max(size, 1)

@@ -10,7 +10,9 @@ from torch import Tensor
 from lib.checks import ArrayLike
 from lib.shapes import Bool, Float, Int, Real
 from lib.temperature_scaling.rows import LOG2E, blocks
-from lib.temperature_scaling.setting import read_labelled, read_logits, read_temperature
+from lib.temperature_scaling.setting import read_labelled, read_logits, read_temperature, require_finite
+
+SEARCHED = 1 << 13  # rows that are copied at once
 
 
 @dataclass(frozen=True)
@@ -75,29 +77,33 @@ def top_label(
     >>> top_label([[0.0, 2.0]], [1], temperature=2.0)
     (tensor([0.7311], dtype=torch.float64), tensor([True]))
     """
-    z, y = read_labelled(logits, labels)
+    z, y = read_labelled(logits, labels, look=False)
     rate = LOG2E / read_temperature(temperature, z)
-    confidence, correct = [], []
-    for part, truth in blocks(z, y):
+    columns = []
+    for part, truth in blocks(z, y.unsqueeze(-1)):
         top = part.amax(-1, keepdim=True)
-        confidence.append(1 / (part - top).mul_(rate).exp2_().sum(-1))  # in place: fresh memory would take longer
-        correct.append(_first_is(part, truth, top, confidence[-1]))
-    return torch.cat(confidence, -1), torch.cat(correct, -1)
+        total = (part - top).mul_(rate).exp2_().sum(-1)  # in place: fresh memory would take longer
+        columns.append((total, top.squeeze(-1), part.gather(-1, truth).squeeze(-1), part.sum().unsqueeze(-1)))
+    total, top, own, sums = (torch.cat(column, -1) for column in zip(*columns, strict=True))
+    require_finite("logits", z, sums)
+    return 1 / total, _first_is(z, y, own == top, total < 2)
 
 
-def _first_is(logits: Tensor, labels: Tensor, top: Tensor, confidence: Tensor) -> Tensor:
-    """Whether the first of the largest logits is the label's.
+def _first_is(logits: Tensor, labels: Tensor, hit: Tensor, alone: Tensor) -> Tensor:
+    """Whether the first of the largest logits is the label's, given whether the label's is one of them.
 
-    A search for it takes as long as all the rest. On the CPU only rows are searched that may have two largest ones.
+    A search for the first takes as long as all the rest. On the CPU only rows are searched whose largest logit may not
+    be `alone`.
     """
-    if logits.device.type == "cpu":
-        hit = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) == top.squeeze(-1)
-        try:
-            tied = (hit & (confidence <= 0.5)).nonzero(as_tuple=True)
-        except RuntimeError:  # inside torch.func.vmap a value cannot be read
-            return logits.argmax(-1) == labels
-        return hit.index_put(tied, logits[tied].argmax(-1) == labels[tied])
-    return logits.argmax(-1) == labels
+    if logits.device.type != "cpu":
+        return logits.argmax(-1) == labels
+    try:
+        tied = (hit & ~alone).nonzero(as_tuple=True)
+    except RuntimeError:  # inside torch.func.vmap a value cannot be read
+        return logits.argmax(-1) == labels
+    for some in zip(*(index.split(SEARCHED) for index in tied), strict=True):
+        hit = hit.index_put(some, logits[some].argmax(-1) == labels[some])
+    return hit
 
 
 def proper_scores(
@@ -130,11 +136,11 @@ def proper_scores(
     z, y = read_labelled(logits, labels)
     scale = read_temperature(temperature, z)
     totals = torch.zeros(3, *z.shape[:-2], dtype=torch.float64, device=z.device)
-    for part, truth in blocks(z, y):
+    for part, truth in blocks(z, y.unsqueeze(-1), copies=4):
         log_p = (part / scale).log_softmax(-1)
-        own = log_p.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
+        own = log_p.gather(-1, truth).squeeze(-1)
         squares = log_p.mul(2).exp().sum(-1) - 2 * own.exp() + 1
-        hit = part.argmax(-1) == truth
-        totals = totals + torch.stack([-own.double().sum(-1), squares.double().sum(-1), hit.double().sum(-1)])
+        hit = part.argmax(-1, keepdim=True) == truth
+        totals = totals + torch.stack([-own.double().sum(-1), squares.double().sum(-1), hit.double().sum((-2, -1))])
     nll, brier, accuracy = (totals / z.shape[-2]).to(z.dtype).unbind(0)
     return ProperScores(nll, brier, accuracy)

@@ -66,30 +66,34 @@ def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, rows: int
     return x
 
 
-def read_logits(logits: Tensor | ArrayLike) -> Tensor:
-    """Logits `(*batch, n, k)` of finite numbers, at least one row and two classes."""
+def read_logits(logits: Tensor | ArrayLike, look: bool = True) -> Tensor:
+    """Logits `(*batch, n, k)` of finite numbers, at least one row and two classes.
+
+    With `look` False the caller sums them, while they are in the cache anyway, and calls `require_finite`.
+    """
     x = as_float("logits", logits)
     fits = x.ndim >= 2 and x.shape[-1] >= 2 and x.shape[-2] >= 1
     require_shape("logits", x, fits, "(*batch, n, k) with n >= 1 and k >= 2")
-    _require_finite("logits", x)
+    if look:
+        require_finite("logits", x, x.sum(-1))
     return x
 
 
-def _require_finite(name: str, x: Tensor) -> None:
-    """Raise unless all entries are finite; they are looked at only where the sum of a row is not finite."""
+def require_finite(name: str, x: Tensor, sums: Tensor) -> None:
+    """Raise unless all entries are finite; `sums` contain them all, and they are looked at only where one is not."""
     if x.device.type != "cpu":
         return
     try:
-        if bool(x.sum(-1).isfinite().all()):
+        if bool(sums.isfinite().all()):
             return
     except RuntimeError:  # inside torch.func.vmap a value cannot be read
         return
     require(name, x.isfinite(), "finite numbers", x)
 
 
-def read_labelled(logits: Tensor | ArrayLike, labels: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
-    """Logits `(*batch, n, k)` and labels `(*batch, n)` of one common batch shape."""
-    z = read_logits(logits)
+def read_labelled(logits: Tensor | ArrayLike, labels: Tensor | ArrayLike, look: bool = True) -> tuple[Tensor, Tensor]:
+    """Logits `(*batch, n, k)` and labels `(*batch, n)` of one common batch shape; `look` as in `read_logits`."""
+    z = read_logits(logits, look)
     y = read_classes("labels", labels, z.shape[-1], z.shape[-2], z)
     batch = broadcast_batch(logits=z.shape[:-2], labels=y.shape[:-1])
     return z.expand(*batch, *z.shape[-2:]), y.expand(*batch, z.shape[-2])

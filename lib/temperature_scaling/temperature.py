@@ -97,7 +97,7 @@ def _search(
     """Newton's method from `start`, inside a bracket whose ends are looked at only where it leads out of it."""
     beta, low, high = start, torch.full_like(start, ends[0]), torch.full_like(start, ends[1])
     last = torch.full_like(start, torch.inf)
-    low_seen = high_seen = torch.zeros_like(start, dtype=torch.bool)
+    settled = low_seen = high_seen = torch.zeros_like(start, dtype=torch.bool)
     for _ in range(steps):
         nll, slope, curvature, noise = _moments(logits, labels, beta, dtype)
         falls, rises = (slope < 0) | ((slope == 0) & (curvature == 0)), slope > 0
@@ -107,7 +107,7 @@ def _search(
         step = torch.where(slope.abs() > last / 2, middle, newton)
         step = torch.where(falls & ~(newton < high), torch.where(high_seen, middle, ends[1]), step)
         step = torch.where(rises & ~(newton > low), torch.where(low_seen, middle, ends[0]), step)
-        settled = ((step - beta).abs() <= 1e-14 * beta) | ((slope.abs() <= noise) & (curvature > 0))
+        settled = settled | ((step - beta).abs() <= 1e-14 * beta) | ((slope.abs() <= noise) & (curvature > 0))
         last, visited = slope.abs(), beta
         beta = torch.where(settled, beta, step)
         if settled.device.type == "cpu" and bool(settled.all()):
@@ -119,15 +119,16 @@ def _moments(logits: Tensor, labels: Tensor, beta: Tensor, dtype: torch.dtype) -
     """Mean NLL, its first and its second derivative in the inverse temperature, and the rounding error of the first."""
     totals = torch.zeros(4, *beta.shape, dtype=torch.float64, device=beta.device)
     scale = beta.to(dtype).reshape(*beta.shape, 1, 1)
-    for part, truth in blocks(logits, labels, dtype):
+    for part, truth in blocks(logits, labels.unsqueeze(-1), dtype, copies=2):
         d = part.to(dtype)
         d = d - d.amax(-1, keepdim=True)  # <= 0, so that nothing overflows
-        own = d.gather(-1, truth.unsqueeze(-1)).squeeze(-1)
+        own = d.gather(-1, truth).squeeze(-1)
         weight = (d * (scale * LOG2E)).exp2_()
         total = weight.sum(-1)
         weight *= d
         mean = weight.sum(-1) / total
-        square = (weight * d).sum(-1) / total
+        weight *= d
+        square = weight.sum(-1) / total
         rows = (total.log() - scale.squeeze(-1) * own, mean - own, (square - mean**2).clamp_min(0), -mean - own)
         totals = totals + torch.stack([row.double().sum(-1) for row in rows])
     nll, slope, curvature, size = (totals / logits.shape[-2]).unbind(0)
