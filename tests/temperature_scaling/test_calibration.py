@@ -1,4 +1,4 @@
-"""Calibration errors bin by bin, the smooth one by a sum of kernels, the split of a divergence group by group."""
+"""Binned calibration errors against the loop over bins."""
 
 from __future__ import annotations
 
@@ -19,15 +19,10 @@ from lib.temperature_scaling import (
 )
 
 from . import oracle
+from .cases import predictions
 
 NORMS: tuple[int | str, ...] = (1, 2, "max", "mean")
 BINS = ("width", "mass")
-
-
-def predictions(seed: int, n: int = 500, bias: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    confidence = rng.beta(2, 1, n)
-    return confidence, (rng.random(n) < np.clip(confidence - bias, 0, 1)).astype(float)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -183,95 +178,6 @@ def test_what_overlap_does_is_invisible_to_both_errors() -> None:
     assert risks.calibration_gap.item() == pytest.approx(0.2 * math.log(9), rel=1e-12)
 
 
-@pytest.mark.parametrize("bandwidth", [0.02, 0.1, 0.5, 2.0])
-def test_the_smooth_error_is_the_direct_sum_of_kernels(bandwidth: float, device: str) -> None:
-    confidence, outcome = predictions(0, 60)
-    got = smooth_calibration_error(
-        *(torch.tensor(x, device=device) for x in (confidence, outcome)), bandwidth=bandwidth
-    )
-    assert got.item() == pytest.approx(oracle.smooth_error_at(confidence, outcome, bandwidth), abs=2e-6)
-
-
-@pytest.mark.parametrize("bias", [-0.2, 0.0, 0.4])
-def test_the_bandwidth_is_the_fixed_point(bias: float) -> None:
-    confidence, outcome = predictions(1, 100, bias)
-    got = smooth_calibration_error(confidence, outcome).item()
-    assert got == pytest.approx(oracle.smooth_error(confidence, outcome), abs=2e-6)
-    assert smooth_calibration_error(confidence, outcome, bandwidth=got).item() == pytest.approx(got, abs=1e-6)
-
-
-def test_the_smooth_error_of_extremes() -> None:
-    assert smooth_calibration_error([1.0, 0.0], [0, 1], bandwidth=50.0).item() == pytest.approx(0, abs=1e-9)
-    assert smooth_calibration_error([1.0], [0], bandwidth=50.0).item() == pytest.approx(1, abs=1e-6)
-    right = smooth_calibration_error([1.0, 0.0, 1.0], [1, 0, 1]).item()
-    assert 0 <= right < 2e-3
-
-
-def test_the_smooth_error_falls_with_the_bandwidth_and_is_a_batch() -> None:
-    rng = np.random.default_rng(0)
-    confidence, outcome = rng.random((2, 3, 50)), rng.integers(2, size=(2, 3, 50))
-    plain = smooth_calibration_error(confidence, outcome)
-    assert plain.shape == (2, 3)
-    for i in np.ndindex(2, 3):
-        alone = smooth_calibration_error(confidence[i], outcome[i]).item()
-        assert plain[i].item() == pytest.approx(alone, abs=1e-9)
-    sizes = [smooth_calibration_error(confidence[0, 0], outcome[0, 0], bandwidth=s).item() for s in (0.03, 0.1, 0.3)]
-    assert sizes == sorted(sizes, reverse=True)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_split_is_that_of_each_group(weighted: bool, device: str) -> None:
-    rng = np.random.default_rng(0)
-    group = np.array([0, 0, 1, 1, 1, 3, 3, 0])
-    level = rng.dirichlet(np.ones(3), size=4)
-    p, posterior = level[group], rng.dirichlet(np.ones(3), size=8)
-    posterior[0] = [1, 0, 0]
-    weight = rng.random(8) if weighted else None
-    q, pi, g = (torch.tensor(x, device=device) for x in (p, posterior, group))
-    got = kl_decomposition(q, pi, g, 4, None if weight is None else torch.tensor(weight, device=device))
-    for mine, want in zip(
-        (got.total, got.calibration, got.grouping), oracle.kl_parts(p, posterior, group, weight), strict=True
-    ):
-        assert mine.item() == pytest.approx(want, rel=1e-12)
-    assert (got.calibration + got.grouping).item() == pytest.approx(got.total.item(), rel=1e-12)
-
-
-@pytest.mark.parametrize(("overlap", "k", "m"), [(0.4, 10, 2), (0.6, 12, 3), (0.9, 2, 2)])
-def test_the_split_of_the_overlap_model_is_exact(overlap: float, k: int, m: int) -> None:
-    risks, rows = overlap_risks(overlap, k, group_size=m), []
-    confidence = 1 - risks.error.item()
-    for guess in range(k):
-        p = np.where(np.arange(k) == guess, confidence, (1 - confidence) / (k - 1))
-        block = (np.arange(k) // m == guess // m) / m
-        rows += [(p, np.eye(k)[guess], guess, 1 - overlap), (p, block, guess, overlap)]
-    p, posterior, group, weight = (np.array(x) for x in zip(*rows, strict=True))
-    got = kl_decomposition(p, posterior, group, k, weight)
-    assert got.calibration.item() == pytest.approx(risks.calibration_gap.item(), rel=1e-10, abs=1e-13)
-    assert got.grouping.item() == pytest.approx(risks.grouping_gap.item(), rel=1e-12)
-    assert got.total.item() == pytest.approx((risks.scaled_nll - risks.bayes_nll).item(), rel=1e-12)
-
-
-def test_the_split_of_a_batch_is_the_loop() -> None:
-    rng = np.random.default_rng(0)
-    group = rng.integers(3, size=(2, 5, 9))
-    level, posterior = rng.dirichlet(np.ones(4), size=(2, 5, 3)), rng.dirichlet(np.ones(4), size=(2, 5, 9))
-    p = np.take_along_axis(level, group[..., None], axis=-2)
-    weight = rng.random((2, 5, 9))
-    got = kl_decomposition(p, posterior, group, 3, weight)
-    for i in np.ndindex(2, 5):
-        want = oracle.kl_parts(p[i], posterior[i], group[i], weight[i])
-        for name, value in zip(("total", "calibration", "grouping"), want, strict=True):
-            assert getattr(got, name).shape == (2, 5)
-            assert getattr(got, name)[i].item() == pytest.approx(value, rel=1e-11)
-
-
-def test_a_certain_prediction_that_may_be_wrong_costs_infinitely_much() -> None:
-    got = kl_decomposition([[1.0, 0.0]], [[0.5, 0.5]], [0], 1)
-    assert (got.total.item(), got.calibration.item(), got.grouping.item()) == (math.inf, math.inf, 0)
-    right = kl_decomposition([[1.0, 0.0]], [[1.0, 0.0]], [0], 2)
-    assert (right.total.item(), right.calibration.item(), right.grouping.item()) == (0, 0, 0)
-
-
 def test_float32_is_kept_and_agrees_with_float64() -> None:
     confidence, outcome = (torch.tensor(x) for x in predictions(3, 1000))
     rng = np.random.default_rng(0)
@@ -329,26 +235,6 @@ def test_errors_run_on_an_accelerator_without_a_host_sync(bins: str, fake_gpu: s
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"confidence": [0.5, 1.1]}, "confidence"),
-        ({"confidence": [0.5, -0.1]}, "confidence"),
-        ({"confidence": [0.5, math.nan]}, "confidence"),
-        ({"confidence": 0.5}, "confidence"),
-        ({"confidence": [], "outcome": []}, "confidence"),
-        ({"outcome": [0, 2]}, "outcome"),
-        ({"outcome": [0, math.nan]}, "outcome"),
-        ({"outcome": [0, 1, 1]}, "outcome"),
-        ({"outcome": "ab"}, "outcome"),
-    ],
-)
-def test_what_is_wrong_with_predictions_is_named(change: dict[str, object], name: str) -> None:
-    for call in (binned_calibration_error, smooth_calibration_error):
-        with pytest.raises(ValueError, match=rf"^{name}: got .*want "):
-            call(**{"confidence": [0.5, 0.7], "outcome": [0, 1]} | change)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
     ("options", "name"),
     [
         ({"n_bins": 0}, "n_bins"),
@@ -366,12 +252,6 @@ def test_wrong_options_are_named(options: dict[str, object], name: str) -> None:
     if name in ("n_bins", "bins"):
         with pytest.raises(ValueError, match=rf"^{name}: got .*want "):
             classwise_calibration_error([[0.5, 0.5]], [0], **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("bandwidth", [0.0, -1.0, math.nan])
-def test_a_bandwidth_that_is_none_is_named(bandwidth: float) -> None:
-    with pytest.raises(ValueError, match=r"^bandwidth: got .*want "):
-        smooth_calibration_error([0.5, 0.7], [0, 1], bandwidth=bandwidth)
 
 
 @pytest.mark.parametrize(
@@ -395,26 +275,3 @@ def test_rows_may_miss_one_by_the_stated_slack() -> None:
     assert classwise_calibration_error([[0.5, 0.50009]], [0]).isfinite()
     with pytest.raises(ValueError, match=r"^probs: got .*want "):
         classwise_calibration_error([[0.5, 0.5002]], [0])
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ({"probs": [[0.5, 0.6]] * 2}, "probs"),
-        ({"posterior": [[0.5, 0.6]] * 2}, "posterior"),
-        ({"posterior": [[0.5, 0.3, 0.2]] * 2}, "posterior"),
-        ({"group": [0, 2]}, "group"),
-        ({"group": [0, -1]}, "group"),
-        ({"group": [0.0, 1.0]}, "group"),
-        ({"group": [0]}, "group"),
-        ({"n_groups": 0}, "n_groups"),
-        ({"weight": [1.0, -1.0]}, "weight"),
-        ({"weight": [0.0, 0.0]}, "weight"),
-        ({"weight": [1.0, math.nan]}, "weight"),
-        ({"weight": [1.0]}, "weight"),
-    ],
-)
-def test_what_is_wrong_with_a_split_is_named(change: dict[str, object], name: str) -> None:
-    arguments = {"probs": [[0.4, 0.6]] * 2, "posterior": [[0.5, 0.5]] * 2, "group": [0, 1], "n_groups": 2}
-    with pytest.raises(ValueError, match=rf"^{name}: got .*want "):
-        kl_decomposition(**arguments | change)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from scipy import stats
 from lib.temperature_scaling import IntervalMixture, overlap_intervals, posterior_intervals, sample_intervals
 
 from . import oracle
+from .cases import moved
 
 LAYOUTS = [(0.4, 2, 2), (0.4, 8, 2), (0.0, 4, 2), (1.0, 4, 2), (0.6, 6, 3), (0.0, 3, 3), (1.0, 8, 4)]
 
@@ -21,11 +22,6 @@ LAYOUTS = [(0.4, 2, 2), (0.4, 8, 2), (0.0, 4, 2), (1.0, 4, 2), (0.6, 6, 3), (0.0
 def as_pieces(mixture: IntervalMixture) -> oracle.Pieces:
     lower, upper, label, weight = (x.numpy() for x in (mixture.lower, mixture.upper, mixture.label, mixture.weight))
     return oracle.Pieces(lower, upper, label, weight, mixture.n_classes)
-
-
-def moved(mixture: IntervalMixture, device: str, dtype: torch.dtype = torch.float64) -> IntervalMixture:
-    lower, upper, weight = (x.to(device, dtype) for x in (mixture.lower, mixture.upper, mixture.weight))
-    return IntervalMixture(lower, upper, mixture.label.to(device), weight, mixture.n_classes)
 
 
 @pytest.mark.parametrize(("overlap", "k", "m"), LAYOUTS)
