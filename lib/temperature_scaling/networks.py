@@ -43,11 +43,14 @@ class Networks(nn.Module):
             self.weights.append(draw[:, :-1].clone())
             self.biases.append(draw[:, -1:].clone())
 
-    def forward(self, inputs: Float[Tensor, "networks rows d"]) -> Float[Tensor, "networks rows k"]:
-        """Logits of every network on its own rows."""
+    def forward(
+        self, inputs: Float[Tensor, "networks rows d"], which: slice | None = None
+    ) -> Float[Tensor, "networks rows k"]:
+        """Logits of every network on its own rows, or of those in the slice `which` only."""
+        some = slice(None) if which is None else which
         hidden = inputs
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden.relu() if layer else hidden, weight)
+            hidden = torch.baddbmm(bias[some], hidden.relu() if layer else hidden, weight[some])
         return hidden
 
 
