@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import indicator, read_labelled
+from lib.temperature_scaling.setting import indicator, read_labelled, read_real
 
 STEPS = 100
 ROWS = 4096  # rows whose curvature is held at once
@@ -62,7 +62,7 @@ def fit_affine_scaling(
     z, y = read_labelled(logits, labels)
     if kind not in ("matrix", "vector"):
         raise ValueError(f"kind: got {kind!r}, want 'matrix' or 'vector'")
-    if not 0 <= ridge < float("inf"):
+    if not 0 <= read_real("ridge", ridge) < float("inf"):
         raise ValueError(f"ridge: got {ridge}, want a finite number >= 0")
     n, k = z.shape[-2:]
     batch = z.shape[:-2]

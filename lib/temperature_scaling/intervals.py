@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_number, read_size, shared_kind
+from lib.temperature_scaling.setting import read_number, read_real, read_size, shared_kind
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def overlap_intervals(
     share = read_number("overlap", overlap, shared_kind(overlap), 0.0, 1.0, "a share from 0 to 1")
     require_shape("overlap", share, share.ndim == 0, "a single number")
     label = torch.arange(n_classes, device=share.device)
-    start = spacing * (label // group_size).to(share.dtype)
+    start = read_real("spacing", spacing) * (label // group_size).to(share.dtype)
     rank = (label % group_size).to(share.dtype)
     if group_size == 2:
         _require_spacing(spacing, 2 - float(share) if n_classes > 2 else 0.0)

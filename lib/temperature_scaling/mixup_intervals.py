@@ -9,14 +9,14 @@ from torch import Tensor
 from lib.checks import ArrayLike, as_float, require
 from lib.shapes import Float, Real
 from lib.temperature_scaling.intervals import IntervalMixture, class_columns
-from lib.temperature_scaling.setting import read_size
+from lib.temperature_scaling.setting import read_real, read_size
 
 CHUNK = 1 << 21  # integrand values held at once
 
 
 def require_mixing(alpha: float | int, n_nodes: int) -> None:
     """Raise unless the Beta parameter is positive and there are nodes."""
-    if not 0 < alpha < float("inf"):
+    if not 0 < read_real("alpha", alpha) < float("inf"):
         raise ValueError(f"alpha: got {alpha:.6g}, want a positive number")
     read_size("n_nodes", n_nodes, 2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -56,6 +56,13 @@ def read_size(name: str, value: int, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise ValueError(f"{name}: got {value!r}, want a whole number >= {low}")
     return int(value)
+
+
+def read_real(name: str, value: float | int) -> float:
+    """A single number, which numpy's may be too."""
+    if not isinstance(value, Real):
+        raise ValueError(f"{name}: got {value!r}, want a number")
+    return float(value)
 
 
 def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, rows: int, like: Tensor) -> Tensor:

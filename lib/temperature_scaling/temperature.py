@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from lib.checks import ArrayLike
 from lib.shapes import Float, Int, Real
 from lib.temperature_scaling.rows import LOG2E, blocks
-from lib.temperature_scaling.setting import read_labelled, read_size
+from lib.temperature_scaling.setting import read_labelled, read_real, read_size
 
 SUBSET = 1 << 14  # rows of the first fit, where there are at least twice as many
 COARSE = 2  # steps on all rows in the precision of the input
@@ -65,7 +66,9 @@ def fit_temperature(
     tensor(1.8205, dtype=torch.float64)
     """
     z, y = read_labelled(logits, labels)
-    coldest, hottest = bounds
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+        raise ValueError(f"bounds: got {bounds!r}, want two temperatures")
+    coldest, hottest = (read_real("bounds", bound) for bound in bounds)
     if not 0 < coldest < hottest < float("inf"):
         raise ValueError(f"bounds: got {bounds}, want 0 < lowest < highest temperature")
     read_size("steps", steps, 1)
