@@ -113,8 +113,26 @@ def defined(logits: Tensor, labels: Tensor) -> float:
     return found / len(gap)
 
 
+def agreement() -> None:
+    print("\n1. definitions, 20,000 x 10: largest difference from the peers that share them")
+    logits, labels = torch.randn(20_000, 10, generator=torch.Generator().manual_seed(3)), torch.arange(20_000) % 10
+    pair, metrics, netcal = top_label(logits, labels), peer("torchmetrics.functional.classification"), peer("netcal")
+    if metrics:
+        norms: dict[str, int | str] = {"l1": 1, "l2": 2, "max": "max"}
+        for name, norm in norms.items():
+            theirs = metrics.multiclass_calibration_error(logits, labels, 10, BINS, name).item()
+            print(
+                f"   torchmetrics {name:<4} {same(binned_calibration_error(*pair, norm=norm).item(), theirs, 1e-5):.0e}"
+            )
+    if netcal:
+        measures: dict[str, int | str] = {"ECE": 1, "MCE": "max", "ACE": "mean"}
+        for name, norm in measures.items():
+            theirs = getattr(import_module("netcal.metrics"), name)(BINS).measure(pair[0].numpy(), pair[1].numpy())
+            print(f"   netcal {name:<10} {same(binned_calibration_error(*pair, norm=norm).item(), theirs, 1e-6):.0e}")
+
+
 def calibration(logits: Tensor, labels: Tensor) -> None:
-    print(f"\n1. top-label ECE, {BINS} bins, {len(logits):,} x {CLASSES} float32 logits")
+    print(f"\n5. top-label ECE, {BINS} bins, {len(logits):,} x {CLASSES} float32 logits")
     ours = partial(ece, logits, labels)
     print(f"   the definition in float64 differs by {same(ours().item(), defined(logits, labels), 1e-6):.0e}")
     metrics = peer("torchmetrics.functional.classification")
@@ -161,7 +179,7 @@ def exact(logits: Tensor, labels: Tensor, temperature: float) -> tuple[float, fl
 
 
 def temperature(logits: Tensor, labels: Tensor) -> None:
-    print(f"\n2. temperature, {len(logits):,} x {CLASSES} float32 logits, against LBFGS with strong Wolfe search")
+    print(f"\n6. temperature, {len(logits):,} x {CLASSES} float32 logits, against LBFGS with strong Wolfe search")
     fit, theirs = (
         fit_temperature(logits.double()[:1], labels[:1]),
         lbfgs(logits, labels),
@@ -183,7 +201,7 @@ def verdict(value: float, bar: float) -> str:
 
 
 def small() -> None:
-    print("\n3. 256 small fits in one call, against a loop over our own function (float64)")
+    print("\n2. 256 small fits in one call, against a loop over our own function (float64)")
     for rows, classes, bar in ((100, 10, 20), (30, 3, 20), (1000, 10, 0)):
         source = torch.Generator().manual_seed(1)
         logits = torch.randn(256, rows, classes, dtype=torch.float64, generator=source)
@@ -200,7 +218,7 @@ def small() -> None:
 
 
 def bootstrap() -> None:
-    print("\n4. 1,000 bootstrap replicates of the ECE of 10,000 points, against a loop over samples in numpy")
+    print("\n3. 1,000 bootstrap replicates of the ECE of 10,000 points, against a loop over samples in numpy")
     source = torch.Generator().manual_seed(2)
     confidence = torch.rand(10_000, dtype=torch.float64, generator=source)
     outcome = torch.rand(10_000, dtype=torch.float64, generator=source) < confidence * 0.9
@@ -233,7 +251,7 @@ def resident(what: str) -> float:
 
 
 def memory(rows: int) -> None:
-    print(f"\n5. peak memory beyond the input, {rows:,} x {CLASSES} float32 logits")
+    print(f"\n4. peak memory beyond the input, {rows:,} x {CLASSES} float32 logits")
     for name in ("ece", "fit_temperature"):
         call = [sys.executable, __file__, "--peak-memory", name, "--rows", str(rows)]
         used = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
@@ -265,6 +283,7 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, numpy {np.__version__}; one thread on all sides")
     print(f"ratios: median of {REPEATS} runs in turn (smallest to largest); LBFGS of 3")
+    agreement()
     small()
     bootstrap()
     memory(given.rows)

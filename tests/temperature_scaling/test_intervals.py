@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lib.temperature_scaling import IntervalMixture, overlap_intervals, posterior_intervals, sample_intervals
+from lib.temperature_scaling import (
+    IntervalMixture,
+    mixup_minimizer_intervals,
+    overlap_intervals,
+    posterior_intervals,
+    sample_intervals,
+)
 
 from . import oracle
 from .cases import moved
@@ -97,6 +103,19 @@ def test_the_posterior_is_the_share_of_the_density(seed: int, overlap: float, si
     density = np.array([oracle.pieces(overlap, k, m, 6.0).density(t) for t in x.tolist()])
     got = posterior_intervals(mixture, x)
     np.testing.assert_allclose(got.numpy(), density / density.sum(-1, keepdims=True), atol=1e-12)
+
+
+def test_pieces_of_any_length_may_be_mixed() -> None:
+    lower, upper, weight = np.array([0.0, 0.5, 0.5]), np.array([2.0, 1.0, 4.0]), np.array([0.2, 0.3, 0.5])
+    label = np.array([0, 1, 0])
+    tensors = [torch.tensor(x) for x in (lower, upper, label, weight)]
+    lengthy = IntervalMixture(tensors[0], tensors[1], tensors[2], tensors[3], 2)
+    want = oracle.Pieces(lower, upper, label, weight, 2)
+    for x in (0.2, 0.7, 1.5, 3.0):
+        density = want.density(x)
+        np.testing.assert_allclose(posterior_intervals(lengthy, x).numpy(), density / density.sum(), rtol=1e-14)
+        p = mixup_minimizer_intervals(lengthy, x).numpy()
+        np.testing.assert_allclose(p, oracle.mixup_intervals(want, x, 1.0), atol=2e-6)
 
 
 def test_the_posterior_has_the_shape_of_its_points() -> None:
