@@ -93,7 +93,7 @@ def _bin_sums(f: Tensor, y: Tensor, n_bins: int, bins: str) -> tuple[Tensor, Ten
             index = torch.where(place < long * (size + 1), place // (size + 1), late).expand(part.shape)
         else:
             edge = (part * n_bins).round()  # the nearest; the point lies above it or not
-            index = (edge - (part <= edge / n_bins).to(f.dtype)).clamp(0, n_bins - 1).long()
+            index = (edge - (part <= edge / n_bins).to(f.dtype)).clamp_min(0).long()
         start += part.shape[-1]
         terms = (torch.ones_like(part, dtype=torch.float64), part.double(), outcome.double())
         sums = [total.scatter_add(-1, index, term) for total, term in zip(sums, terms, strict=True)]

@@ -69,6 +69,14 @@ def test_a_certain_prediction_that_may_be_wrong_costs_infinitely_much() -> None:
     assert (right.total.item(), right.calibration.item(), right.grouping.item()) == (0, 0, 0)
 
 
+def test_rows_and_groups_without_mass_count_nothing() -> None:
+    p, posterior = [[0.4, 0.6], [1.0, 0.0], [0.3, 0.7]], [[0.5, 0.5], [0.5, 0.5], [0.2, 0.8]]
+    got = kl_decomposition(p, posterior, [0, 1, 2], 4, [1.0, 0.0, 3.0])
+    want = kl_decomposition(p[::2], posterior[::2], [0, 2], 4, [1.0, 3.0])
+    assert (got.total, got.calibration, got.grouping) == (want.total, want.calibration, want.grouping)
+    assert got.total.isfinite()
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
