@@ -1,0 +1,162 @@
+"""The front door of the chapter: logits, labels, probabilities, confidences and temperatures, converted and checked."""
+
+from __future__ import annotations
+
+from functools import reduce
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
+
+SUM_TOLERANCE = 1e-4  # how far the sum of a row of probabilities may lie from one
+
+
+def shared_kind(*values: object) -> Tensor:
+    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
+
+
+def read_number(name: str, value: Tensor | ArrayLike, like: Tensor, low: float, high: float, want: str) -> Tensor:
+    """`value` in the kind of `like`, every entry from `low` to `high`; Python numbers are checked on any device."""
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        raise ValueError(f"{name}: got {value:.6g}, want {want}")
+    x = as_float(name, value, like=like)
+    require(name, (x >= low) & (x <= high), want, x)
+    return x
+
+
+def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, low: int) -> Tensor:
+    """`value` as whole numbers from `low`, kept as floating numbers in the kind of `like`."""
+    if isinstance(value, bool):
+        raise ValueError(f"{name}: got a truth value, want whole numbers >= {low}")
+    x = as_float(name, value, like=like)
+    require(name, (x >= low) & (x == x.round()) & x.isfinite(), f"whole numbers >= {low}", x)
+    return x
+
+
+def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
+    """`value` as int64 numbers of any shape on `device`; floats and truth values are refused."""
+    try:
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
+    return x.to(device=device, dtype=torch.int64)
+
+
+def read_size(name: str, value: int, low: int) -> int:
+    """A single whole number from `low` on, which numpy's may be too."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= {low}")
+    return int(value)
+
+
+def read_real(name: str, value: float | int) -> float:
+    """A single number, which numpy's may be too."""
+    if not isinstance(value, Real):
+        raise ValueError(f"{name}: got {value!r}, want a number")
+    return float(value)
+
+
+def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, rows: int, like: Tensor) -> Tensor:
+    """Labels in [0, n_classes), one for each of the rows, shape `(*batch, rows)`."""
+    x = read_whole(name, value, like.device)
+    require_shape(name, x, x.ndim >= 1 and x.shape[-1] == rows, f"(*batch, {rows}), a label for every row")
+    require(name, (x >= 0) & (x < n_classes), f"whole numbers from 0 to {n_classes - 1}", x)
+    return x
+
+
+def read_logits(logits: Tensor | ArrayLike, look: bool = True) -> Tensor:
+    """Logits `(*batch, n, k)` of finite numbers, at least one row and two classes.
+
+    With `look` False the caller sums them, while they are in the cache anyway, and calls `require_finite`.
+    """
+    x = as_float("logits", logits)
+    fits = x.ndim >= 2 and x.shape[-1] >= 2 and x.shape[-2] >= 1
+    require_shape("logits", x, fits, "(*batch, n, k) with n >= 1 and k >= 2")
+    if look:
+        require_finite("logits", x, x.sum(-1))
+    return x
+
+
+def require_finite(name: str, x: Tensor, sums: Tensor) -> None:
+    """Raise unless all entries are finite; `sums` contain them all, and they are looked at only where one is not."""
+    if x.device.type != "cpu":
+        return
+    try:
+        if bool(sums.isfinite().all()):
+            return
+    except RuntimeError:  # inside torch.func.vmap a value cannot be read
+        return
+    require(name, x.isfinite(), "finite numbers", x)
+
+
+def read_labelled(logits: Tensor | ArrayLike, labels: Tensor | ArrayLike, look: bool = True) -> tuple[Tensor, Tensor]:
+    """Logits `(*batch, n, k)` and labels `(*batch, n)` of one common batch shape; `look` as in `read_logits`."""
+    z = read_logits(logits, look)
+    y = read_classes("labels", labels, z.shape[-1], z.shape[-2], z)
+    batch = broadcast_batch(logits=z.shape[:-2], labels=y.shape[:-1])
+    return z.expand(*batch, *z.shape[-2:]), y.expand(*batch, z.shape[-2])
+
+
+def read_probs(name: str, probs: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """Probabilities `(*batch, n, k)` whose rows sum to one."""
+    x = as_float(name, probs, like=like)
+    require_shape(name, x, x.ndim >= 2 and x.shape[-1] >= 2 and x.shape[-2] >= 1, "(*batch, n, k) with k >= 2")
+    require(name, (x >= 0) & (x <= 1 + SUM_TOLERANCE), "probabilities from 0 to 1", x)
+    total = x.sum(-1)
+    require(name, (total - 1).abs() <= SUM_TOLERANCE, "rows that sum to 1", total)
+    return x
+
+
+def read_confidence(confidence: Tensor | ArrayLike, outcome: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:
+    """Confidences and outcomes `(*batch, n)`, both in [0, 1]; truth values count as 0 and 1."""
+    x = as_float("confidence", confidence)
+    require_shape("confidence", x, x.ndim >= 1 and x.shape[-1] >= 1, "(*batch, n) with n >= 1")
+    _require_shares("confidence", x)
+    if isinstance(outcome, Tensor) and outcome.dtype == torch.bool:
+        y = outcome.to(x)
+    else:
+        y = as_float("outcome", outcome, like=x)
+        require_shape("outcome", y, y.numel() > 0, "(*batch, n) with n >= 1")
+        _require_shares("outcome", y)
+    fits = y.ndim >= 1 and y.shape[-1] == x.shape[-1]
+    require_shape("outcome", y, fits, f"(*batch, {x.shape[-1]}), an outcome for every confidence")
+    batch = broadcast_batch(confidence=x.shape[:-1], outcome=y.shape[:-1])
+    return x.expand(*batch, -1), y.expand(*batch, -1)
+
+
+def _require_shares(name: str, x: Tensor) -> None:
+    """Raise unless all entries lie in [0, 1]; NaN does not."""
+    for extreme in (x.amin(-1), x.amax(-1)):
+        require(name, (extreme >= 0) & (extreme <= 1), "numbers from 0 to 1", extreme)
+
+
+def read_temperature(temperature: Tensor | ArrayLike, logits: Tensor) -> Tensor:
+    """Positive temperatures `(*batch, 1, 1)` that broadcast against logits `(*batch, n, k)`."""
+    if isinstance(temperature, (int, float)) and not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature: got {temperature:.6g}, want a positive number")
+    x = as_float("temperature", temperature, like=logits)
+    batch = tuple(logits.shape[:-2])
+    require_shape("temperature", x, x.ndim == 0 or tuple(x.shape) == batch, f"a number or one for each of {batch}")
+    require("temperature", (x > 0) & x.isfinite(), "a positive number", x)
+    return x.reshape(*x.shape, 1, 1) if x.ndim else x
+
+
+def require_bins(n_bins: int, bins: str) -> None:
+    """Raise unless there is at least one bin, of a known kind."""
+    read_size("n_bins", n_bins, 1)
+    if bins not in ("width", "mass"):
+        raise ValueError(f"bins: got {bins!r}, want 'width' or 'mass'")
+
+
+def indicator(labels: Tensor, n_classes: int, like: Tensor) -> Tensor:
+    """One-hot rows in the dtype of `like`, without a look at the data."""
+    return (labels.unsqueeze(-1) == torch.arange(n_classes, device=labels.device)).to(like.dtype)

@@ -1,0 +1,1 @@
+"""Tests of `lib.temperature_scaling`, module by module."""
