@@ -36,18 +36,17 @@ def comp_sum_transform(t: Real[Tensor, "*shape"] | ArrayLike, tau: float, num_cl
     tensor([0.1340, 1.0000], dtype=torch.float64)
     """
     x = read_unit("t", t)
-    power, classes = (
-        read_number("tau", tau, "a finite number >= 0", above=-1e-300),
-        read_count("num_classes", num_classes, 2),
-    )
+    power = read_number("tau", tau, "a finite number >= 0", above=-1e-300, top=1e300)
+    classes = read_count("num_classes", num_classes, 2)
     if power == 1:
         return logistic_transform(x)
     scale = float(classes) ** (1 - power)
     if power >= 2:
-        return x * (scale / (power - 1))
+        straight: Tensor = x * (scale / (power - 1))
+        return straight
     inner = 1 / (2 - power)
     a = ((1 + x) ** inner + (1 - x) ** inner) / 2
-    grown = torch.expm1((2 - power) * a.log()) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
+    grown: Tensor = torch.expm1((2 - power) * a.log()) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
     return grown * (2.0 ** (1 - power) if power < 1 else scale)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,13 +54,14 @@ def naive_bayes_expansion(
         offset = (w * (one + zero)).sum() / 2
         spread = (w @ sigma @ w).sqrt()
         sides = torch.stack((w @ centres[0] - offset, offset - w @ centres[1])) / spread
-        return torch.special.ndtr(sides).mean()
+        mean_of_both: Tensor = torch.special.ndtr(sides).mean()
+        return mean_of_both
 
     point = (centres[0], centres[1], variance)
     spreads = (2 * sigma, 2 * sigma, 2 * sigma.square())
     rate = -2 * (torch.func.grad(error, argnums=2)(*point) * variance).sum()
     for argument, spread in enumerate(spreads):
-        rate = rate + (torch.func.hessian(error, argnums=argument)(*point) * spread).sum() / 2
+        rate = rate + (_hessian(error, argument)(*point) * spread).sum() / 2
     return ErrorExpansion(error(*point), rate)
 
 
@@ -68,8 +70,12 @@ def logistic_expansion(
 ) -> ErrorExpansion:
     r"""Mean error of unpenalised logistic regression on two Gaussian classes with a common covariance.
 
-    $\mathrm{tail}(D_{\rm M}/2)+\frac{\varphi_{\rm N}(D_{\rm M}/2)}{4D_{\rm M}}\big(\frac{d_{\rm f}}{A_0}-4\big)\frac1n$ with the
-    normal density $\varphi_{\rm N}$ and the mean $A_0$ of $p_1p_2$.
+    $$
+    \mathrm{tail}\Big(\frac{D_{\rm M}}2\Big)+\frac{\varphi_{\rm N}(D_{\rm M}/2)}{4D_{\rm M}}
+    \Big(\frac{d_{\rm f}}{A_0}-4\Big)\frac1n
+    $$
+
+    with the normal density $\varphi_{\rm N}$ and the mean $A_0$ of $p_1p_2$.
 
     Args:
         mean: means of both classes, different, shape (2, d).
@@ -118,6 +124,11 @@ def crossing_samples(first: ErrorExpansion, second: ErrorExpansion) -> Float[Ten
     tensor(20., dtype=torch.float64)
     """
     return (second.rate - first.rate) / (first.limit - second.limit)
+
+
+def _hessian(function: Callable[..., Tensor], argument: int) -> Callable[..., Tensor]:
+    inner = torch.func.jacrev(function, argnums=argument)
+    return torch.func.jacrev(inner, argnums=argument)
 
 
 def _density(x: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def predict_scores(
     require_shape("x", rows, rows.ndim >= 2 and rows.shape[-1] == features, f"(*batch, n, {features})")
     require("x", rows.isfinite(), "finite numbers", rows)
     broadcast_batch(classifier=weights.shape[:-2], x=rows.shape[:-2])
-    return rows @ weights.mT + bias.unsqueeze(-2)
+    scores: Tensor = rows @ weights.mT + bias.unsqueeze(-2)
+    return scores
 
 
 def gaussian_mixture_error(
@@ -116,7 +117,7 @@ def gaussian_mixture_error(
         gap = middle.select(-1, 1) - middle.select(-1, 0)
         side = w.narrow(-2, 1, 1) - w.narrow(-2, 0, 1)
         spread = (side.square() * v.unsqueeze(-2)).sum(-1).sqrt().clamp_min(torch.finfo(w.dtype).tiny)
-        wrong = torch.special.ndtr(torch.cat((gap.narrow(-1, 0, 1), -gap.narrow(-1, 1, 1)), -1) / spread)
+        wrong: Tensor = torch.special.ndtr(torch.cat((gap.narrow(-1, 0, 1), -gap.narrow(-1, 1, 1)), -1) / spread)
         return (wrong * share).sum(-1).expand(batch)
     if noise is None:
         raise ValueError(f"noise: got None, want standard normal numbers (N, {classes}) for more than two classes")

@@ -92,7 +92,8 @@ def nb_expected_error(
     batch = broadcast_batch(separation=distance.shape, num_features=features.shape, num_samples=samples.shape)
     if not exact:
         reduced = distance.square() / (2 * (distance.square() + 4 * features / samples).sqrt())
-        return torch.special.ndtr(-reduced).expand(batch)
+        simple: Tensor = torch.special.ndtr(-reduced)
+        return simple.expand(batch)
     columns = [x.expand(batch).reshape(-1, 1, 1).split(CHUNK) for x in (distance, features, samples)]
     return torch.cat([_mean_error(*part) for part in zip(*columns, strict=True)]).reshape(batch)
 
@@ -110,7 +111,8 @@ def _mean_error(distance: Tensor, features: Tensor, samples: Tensor) -> Tensor:
     log_density = log_density - ((rho - kappa * along).square() + (kappa * across).square()) / 2
     mass = (log_density - log_density.amax((-2, -1), keepdim=True)).exp() * step * radial
     error = torch.special.ndtr(-distance * along / (2 * (1 + 1 / samples).sqrt()))
-    return (mass * error).sum((-2, -1)) / mass.sum((-2, -1))
+    mean: Tensor = (mass * error).sum((-2, -1)) / mass.sum((-2, -1))
+    return mean
 
 
 def _window(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
