@@ -46,8 +46,10 @@ def comp_sum_transform(t: Real[Tensor, "*shape"] | ArrayLike, tau: float, num_cl
         return straight
     inner = 1 / (2 - power)
     a = ((1 + x) ** inner + (1 - x) ** inner) / 2
-    grown: Tensor = torch.expm1((2 - power) * a.log()) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
-    return grown * (2.0 ** (1 - power) if power < 1 else scale)
+    grown = torch.expm1((2 - power) * a.log()) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
+    factor = 2.0 ** (1 - power) if power < 1 else scale
+    loss: Tensor = grown * factor
+    return loss
 
 
 def mae_transform(t: Real[Tensor, "*shape"] | ArrayLike, num_classes: int) -> Float[Tensor, "*shape"]:
