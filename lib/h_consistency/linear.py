@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lib.shapes import Float, Real
 CHUNK = 1 << 24  # numbers held at once while sampling in score space: 128 MiB in float64
 
 
+@runtime_checkable
 class LinearClassifier(Protocol):
     """Anything with `weights` of shape `(*batch, C, d)` and `bias` of shape `(*batch, C)`."""
 
