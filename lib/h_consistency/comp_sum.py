@@ -11,7 +11,9 @@ from lib.h_consistency.transform import logistic_transform
 from lib.shapes import Float, Real
 
 
-def comp_sum_transform(t: Real[Tensor, "*shape"] | ArrayLike, tau: float, num_classes: int) -> Float[Tensor, "*shape"]:
+def comp_sum_transform(
+    t: Real[Tensor, "*shape"] | ArrayLike, tau: float | int, num_classes: int
+) -> Float[Tensor, "*shape"]:
     r"""Transform of the loss $\frac{z^{1-\tau}-1}{1-\tau}$, where $1/z$ is the softmax of the true class.
 
     With $a=\frac12\big((1+t)^{1/(2-\tau)}+(1-t)^{1/(2-\tau)}\big)$ it is $\frac{2^{1-\tau}}{1-\tau}(1-a^{2-\tau})$ for

@@ -76,7 +76,9 @@ def zero_one_regret(
     return p.amax(-1) - predicted
 
 
-def conditional_optimum(probs: Real[Tensor, "*batch C"] | ArrayLike, bound: float = math.inf) -> ConditionalOptimum:
+def conditional_optimum(
+    probs: Real[Tensor, "*batch C"] | ArrayLike, bound: float | int = math.inf
+) -> ConditionalOptimum:
     r"""Minimiser and minimum of the conditional logistic risk over scores in $[-\mathcal B,\mathcal B]^C$.
 
     Without a bound the scores are $\log p_y$ and the minimum is the entropy. In the box they are
@@ -106,7 +108,7 @@ def conditional_optimum(probs: Real[Tensor, "*batch C"] | ArrayLike, bound: floa
 def calibration_gap(
     probs: Real[Tensor, "*#batch C"] | ArrayLike,
     label: Int[Tensor, "*#batch"] | ArrayLike,
-    bound: float = math.inf,
+    bound: float | int = math.inf,
 ) -> Float[Tensor, "*batch"]:
     r"""Least logistic regret of scores that predict a given class $j$, that is, $o_j\ge o_k$ for all $k$.
 

@@ -22,7 +22,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def margin_transform(
-    loss: Loss, t: Real[Tensor, "*shape"] | ArrayLike, bound: float = 20.0, num_steps: int = 200
+    loss: Loss, t: Real[Tensor, "*shape"] | ArrayLike, bound: float | int = 20.0, num_steps: int = 200
 ) -> Float[Tensor, "*shape"]:
     r"""Transform of any convex margin loss, $\Phi(0)-\min_{|u|\le\mathcal B}\frac{1+t}2\Phi(u)+\frac{1-t}2\Phi(-u)$.
 
@@ -104,7 +104,7 @@ def _margins(loss: Loss, u: Tensor) -> Tensor:
 def _examine(loss: Loss, limit: float, dtype: torch.dtype) -> None:
     """Raise unless the loss is convex and falls at zero, as far as values on a grid can tell."""
     positive = limit * torch.linspace(0, 1, PROBES, dtype=dtype).pow(3)
-    u = torch.cat((-positive.flip(0), positive[1:]))
+    u = torch.cat((-positive[1:].flip(0), positive))
     values = _margins(loss, u)
     level = values[PROBES - 1]
     for bad in u[values.isnan() | (values == -math.inf)][:1]:
@@ -123,7 +123,7 @@ def _examine(loss: Loss, limit: float, dtype: torch.dtype) -> None:
 
 
 def margin_transform_closed(
-    name: str, t: Real[Tensor, "*shape"] | ArrayLike, bound: float = math.inf
+    name: str, t: Real[Tensor, "*shape"] | ArrayLike, bound: float | int = math.inf
 ) -> Float[Tensor, "*shape"]:
     r"""Transform of a named margin loss in closed form.
 

@@ -39,7 +39,7 @@ def fit_gaussian_nb(
     y: Int[Tensor, "*#batch n"] | ArrayLike,
     num_classes: int,
     sample_weight: Real[Tensor, "*#batch n"] | ArrayLike | None = None,
-    var_smoothing: float = 1e-9,
+    var_smoothing: float | int = 1e-9,
 ) -> NaiveBayes:
     r"""Gaussian naive Bayes with variances common to all classes, at maximum likelihood.
 
@@ -95,7 +95,7 @@ def fit_bernoulli_nb(
     y: Int[Tensor, "*#batch n"] | ArrayLike,
     num_classes: int,
     sample_weight: Real[Tensor, "*#batch n"] | ArrayLike | None = None,
-    alpha: float = 1.0,
+    alpha: float | int = 1.0,
 ) -> NaiveBayes:
     r"""Naive Bayes for binary features.
 

@@ -15,7 +15,9 @@ ANGLES, RADII, REACH = 201, 121, 10.0  # nodes in both polar coordinates; half a
 CHUNK = 500  # integrals at once, some 100 MiB in float64 each array
 
 
-def nb_sample_bound(num_features: int, num_classes: int, margin: float, floor: float, failure: float) -> float:
+def nb_sample_bound(
+    num_features: int, num_classes: int, margin: float | int, floor: float | int, failure: float | int
+) -> float:
     r"""Samples per class that suffice for naive Bayes to come near its limit.
 
     $$8\,\frac{\log(2d_{\rm f}C/\delta_{\rm f})}{(\tau_{\rm m}\vartheta_{\min})^2}$$

@@ -51,7 +51,7 @@ def read_unit(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) 
     return t
 
 
-def read_number(name: str, value: object, want: str, *, above: float, top: float = math.inf) -> float:
+def read_number(name: str, value: object, want: str, *, above: float | int, top: float | int = math.inf) -> float:
     """A Python number in (above, top], both ends as `want` says."""
     fits = isinstance(value, Real) and not isinstance(value, bool)
     if not fits or not above < float(value) <= top:  # type: ignore[arg-type]

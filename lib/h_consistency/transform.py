@@ -15,7 +15,7 @@ STEPS = 64  # halvings of the bracket of log(t - t0)
 LOWEST = -360.0  # of log(t - t0), in float64; the square of its exponential is still a normal number
 
 
-def logistic_dead_zone(num_classes: int, bound: float) -> float:
+def logistic_dead_zone(num_classes: int, bound: float | int) -> float:
     r"""$t_0$: error regrets up to here can cost no logistic regret at all.
 
     $t_0=\frac{(C-2)\epsilon}{2+(C-2)\epsilon}$ with $\epsilon=e^{-2\mathcal B}$; zero for two classes or without bound.
@@ -40,7 +40,7 @@ def logistic_dead_zone(num_classes: int, bound: float) -> float:
 
 
 def logistic_transform(
-    t: Real[Tensor, "*shape"] | ArrayLike, num_classes: int = 2, bound: float = math.inf
+    t: Real[Tensor, "*shape"] | ArrayLike, num_classes: int = 2, bound: float | int = math.inf
 ) -> Float[Tensor, "*shape"]:
     r"""Least logistic regret at error regret $t$, over all class probabilities and all scores in the box.
 
@@ -74,7 +74,7 @@ def logistic_transform(
 
 
 def inverse_logistic_transform(
-    regret: Real[Tensor, "*shape"] | ArrayLike, num_classes: int = 2, bound: float = math.inf
+    regret: Real[Tensor, "*shape"] | ArrayLike, num_classes: int = 2, bound: float | int = math.inf
 ) -> Float[Tensor, "*shape"]:
     r"""Largest error regret that a logistic regret allows, $\sup\{t\in[0,1]:\mathcal T(t)\le r\}$.
 
@@ -119,7 +119,7 @@ def h_consistency_bound(
     surrogate_gap: Real[Tensor, "*#shape"] | ArrayLike = 0.0,
     target_gap: Real[Tensor, "*#shape"] | ArrayLike = 0.0,
     num_classes: int = 2,
-    bound: float = math.inf,
+    bound: float | int = math.inf,
 ) -> Float[Tensor, "*shape"]:
     r"""Upper bound on the excess error, $\mathcal T^{-1}(\text{excess}+\mathcal M_{\log})-\mathcal M_{01}$.
 
