@@ -101,8 +101,8 @@ def _fit(
     columns = torch.cat((columns, torch.ones_like(weight)), -2)
     moments = (columns * weight) @ columns.mT / classes
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
-    rounding = 8 * torch.finfo(x.dtype).eps * diagonal.sum(-1, keepdim=True)  # where nothing else bounds the weights
-    diagonal += rounding
+    eps = torch.finfo(x.dtype).eps  # a penalty of rounding's size bounds the weights where nothing else does
+    diagonal += 8 * eps * diagonal.shape[-1] * diagonal + 99 * eps**2 * diagonal.sum(-1, keepdim=True)
     diagonal[:, :-1] += ridge.squeeze(-1)
     factor = torch.linalg.cholesky_ex(moments).L
     design = torch.linalg.solve_triangular(factor, columns, upper=False)

@@ -15,7 +15,7 @@ from lib.shapes import Float, Real
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 PROBES = 501  # margins of either sign at which a loss is examined, densest at zero
-ACCURACY = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the transform, relative to the loss at margin zero
+ACCURACY = {torch.float64: 1e-9, torch.float32: 1e-5}  # of the transform, in units of the loss
 EXPONENT = 700.0  # whose exponential is still a number
 
 Loss = Callable[[Tensor], Tensor]
@@ -37,7 +37,8 @@ def margin_transform(
         num_steps: most steps of the search; as many are taken as the dtype can resolve.
 
     Returns:
-        In the unit of the loss, the shape of `t`; absolute error below 1e-9 times the loss at zero (1e-5 in float32).
+        In the unit of the loss, the shape of `t`; absolute error below 1e-9 (float32: 1e-5)
+        times the loss at margin 0, or what it rises by down to -1 if that is more.
         Differentiable in `t` and in what the loss depends on.
 
     Raises:
@@ -57,7 +58,9 @@ def margin_transform(
         if x.device.type == "cpu":
             _examine(loss, limit, x.dtype)
         best, error = _search(loss, x, limit, steps)
-        wanted = ACCURACY.get(x.dtype, 1e-2) * torch.maximum(level.abs(), level - _margins(loss, best))
+        wanted = ACCURACY.get(x.dtype, 1e-2) * torch.maximum(
+            level.abs(), _margins(loss, torch.full_like(x, -min(limit, 1))) - level
+        )
         require(f"num_steps = {steps}, error of the transform", error <= wanted, "less: take more steps", error)
     return (level - _mixture(loss, x, best)).clamp_min(0)
 

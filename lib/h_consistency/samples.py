@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class Samples:
         if part.is_contiguous() and part.shape == (*self.batch, *own):
             return part.view(-1, *own)[start:stop]
         places = torch.arange(start, stop, device=part.device)
-        return part.expand(*self.batch, *own)[torch.unravel_index(places, self.batch)]
+        index = [places // math.prod(self.batch[i + 1 :]) % size for i, size in enumerate(self.batch)]
+        return part.expand(*self.batch, *own)[tuple(index)]
 
 
 def read_samples(

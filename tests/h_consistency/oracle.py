@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -27,7 +28,7 @@ def least_risk(p: Array, bound: float, predicted: int | None = None) -> float:
             if k != predicted:
                 row = np.zeros(classes)
                 row[predicted], row[k] = 1, -1
-                rules.append({"type": "ineq", "fun": lambda s, r=row: r @ s, "jac": lambda s, r=row: r})
+                rules.append({"type": "ineq", "fun": row.dot})
 
     def value(s: Array) -> float:
         return float(special.logsumexp(s) - p @ s)
@@ -51,7 +52,7 @@ def least_risk(p: Array, bound: float, predicted: int | None = None) -> float:
 
 
 def two_coins(t: float) -> float:
-    """log 2 minus the entropy of a coin with bias (1 + t) / 2, in 40 digits."""
+    """Log two minus the entropy of a coin with bias (1 + t) / 2, in 40 digits."""
     with mpmath.workdps(40):
         x = mpmath.mpf(t)
         total = sum(q * mpmath.log(q) if q > 0 else mpmath.mpf(0) for q in ((1 + x) / 2, (1 - x) / 2))
@@ -89,7 +90,7 @@ def conjugate(loss: Callable[[float], float], t: float, bound: float) -> float:
     edges = np.linspace(-bound, bound, 9)
     found = [
         optimize.minimize_scalar(mixture, bounds=(a, b), method="bounded", options={"xatol": 1e-12})
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
     ]
     return loss(0.0) - min(*(float(r.fun) for r in found), *(mixture(float(e)) for e in edges))
 
@@ -120,17 +121,14 @@ def gaussian_bayes(x: Array, y: Array, classes: int, rows: Array, smoothing: flo
     variance = variance + smoothing * x.var(0).max()
     prior = np.bincount(y, minlength=classes) / len(y)
     return np.stack(
-        [
-            np.log(prior[k]) + stats.norm(means[k], np.sqrt(variance)).logpdf(rows).sum(-1)  # type: ignore[no-untyped-call]
-            for k in range(classes)
-        ],
+        [np.log(prior[k]) + stats.norm(means[k], np.sqrt(variance)).logpdf(rows).sum(-1) for k in range(classes)],
         -1,
     )
 
 
 def nearest_mean_error(separation: float, features: int, samples: float) -> float:
     """Mean error of the nearest-mean rule: a double integral over a normal and a chi variable."""
-    chi = stats.chi(features - 1)  # type: ignore[no-untyped-call]
+    chi = stats.chi(features - 1)
     scale = 2 / math.sqrt(samples)
 
     def density(radius: float, z: float) -> float:
@@ -144,6 +142,5 @@ def nearest_mean_error(separation: float, features: int, samples: float) -> floa
     low, high = max(0.0, middle - 8), middle + 8
     edges = [-8.0, *([kink] if -8 < kink < 8 else []), 8.0]
     return sum(
-        integrate.dblquad(density, a, b, low, high, epsabs=1e-9, epsrel=1e-9)[0]
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        float(integrate.dblquad(density, a, b, low, high, epsabs=1e-9, epsrel=1e-9)[0]) for a, b in pairwise(edges)
     )

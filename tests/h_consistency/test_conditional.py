@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -81,6 +81,7 @@ rows = (
 )
 
 
+@settings(max_examples=50)
 @given(rows, st.sampled_from([*BOUNDS, math.inf]), st.integers(0, 10_000))
 def test_no_scores_beat_the_optimum_nor_predict_a_class_below_its_gap(
     row: list[float], bound: float, seed: int
@@ -96,6 +97,7 @@ def test_no_scores_beat_the_optimum_nor_predict_a_class_below_its_gap(
     assert calibration_gap(p, top, bound).item() == 0.0
 
 
+@settings(max_examples=50)
 @given(rows, st.floats(-30, 30))
 def test_a_common_shift_of_scores_changes_neither_risk_nor_regret(row: list[float], shift: float) -> None:
     p = torch.tensor(row, dtype=torch.float64) / sum(row)
