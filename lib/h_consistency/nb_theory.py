@@ -108,7 +108,7 @@ def _mean_error(distance: Tensor, features: Tensor, samples: Tensor) -> Tensor:
     psi, step = _window((centre - REACH / length).clamp_min(0), (centre + REACH / length).clamp_max(math.pi), ANGLES)
     rho, radial = _window((length - REACH).clamp_min(0), length + REACH, RADII)
     psi, step = psi.mT, step.mT
-    across, along = psi.sin(), psi.cos()
+    across, along = psi.sin().clamp_min(1e-30), psi.cos()  # rounding may lead beyond pi
     log_density = torch.xlogy(features - 2, across) + torch.xlogy(features - 1, rho)
     log_density = log_density - ((rho - kappa * along).square() + (kappa * across).square()) / 2
     mass = (log_density - log_density.amax((-2, -1), keepdim=True)).exp() * step * radial
