@@ -143,7 +143,7 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
 
 
 def test_three_classes_need_noise_and_scores_need_rows() -> None:
-    three = {
+    three: dict[str, Any] = {
         "weights": [[0.0]] * 3,
         "bias": [0.0] * 3,
         "mean": [[0.0]] * 3,
