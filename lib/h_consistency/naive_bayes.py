@@ -17,14 +17,10 @@ IN_CACHE = 1 << 20  # numbers in use at once on the CPU: 8 MiB
 
 @dataclass(frozen=True)
 class NaiveBayes:
-    """The fitted distributions of the features in each class, and the linear scores that they make.
+    """Fitted distributions of the features in each class, and the linear scores `weights`, `bias` that they make.
 
-    Attributes:
-        log_prior: logarithms of the shares of the classes, shape (*batch, C).
-        mean: of the features in each class, shape (*batch, C, d).
-        variance: (*batch, d), common to all classes, for Gaussian features; (*batch, C, d) for binary ones.
-        weights: shape (*batch, C, d).
-        bias: shape (*batch, C).
+    `log_prior` holds the logarithms of the shares of the classes, `mean` the means of the features in each class.
+    `variance` is common to all classes for Gaussian features, and has a row for each class for binary ones.
     """
 
     log_prior: Float[Tensor, "*batch C"]
@@ -43,8 +39,8 @@ def fit_gaussian_nb(
 ) -> NaiveBayes:
     r"""Gaussian naive Bayes with variances common to all classes, at maximum likelihood.
 
-    $$\log\pi_k-\sum_j\frac{(x_j-\mu_{kj})^2}{2\sigma_j^2},\qquad
-    \sigma_j^2=\frac{\sum_i\omega_i(x_{ij}-\mu_{y_ij})^2}{\sum_i\omega_i}+\text{smoothing}$$
+    $$\log\mathsf p_y-\sum_j\frac{(x_j-\xi_{yj})^2}{2\mathsf s_j^2},\qquad
+    \mathsf s_j^2=\frac{\sum_i\omega_i(x_{ij}-\xi_{y_ij})^2}{\sum_i\omega_i}+\text{smoothing}$$
 
     The scores are these up to a term that all classes share. Smoothing is `var_smoothing` times the largest variance of
     a feature in the whole sample, as in scikit-learn's `GaussianNB`, whose variances differ from class to class.
