@@ -95,8 +95,8 @@ def fit_bernoulli_nb(
 ) -> NaiveBayes:
     r"""Naive Bayes for binary features.
 
-    $$\log\pi_k+\sum_j\big(x_j\log\theta_{kj}+(1-x_j)\log(1-\theta_{kj})\big),\qquad
-    \theta_{kj}=\frac{\sum_{i:y_i=k}\omega_ix_{ij}+\alpha}{\sum_{i:y_i=k}\omega_i+2\alpha}$$
+    $$\log\mathsf p_y+\sum_j\big(x_j\log\vartheta_{yj}+(1-x_j)\log(1-\vartheta_{yj})\big),\qquad
+    \vartheta_{yj}=\frac{\sum_{i:y_i=y}\omega_ix_{ij}+\alpha}{\sum_{i:y_i=y}\omega_i+2\alpha}$$
 
     Args:
         x: zeros and ones, shape (*batch, n, d).
