@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, broadcast_batch, require_nonnegative
 from lib.h_consistency.newton import Problem, forms_hessian, minimise
-from lib.h_consistency.samples import IN_MEMORY, indicator, read_samples
+from lib.h_consistency.samples import IN_MEMORY, collect, indicator, read_samples
 from lib.h_consistency.setting import read_count
 from lib.shapes import Float, Int, Real
 
@@ -78,14 +78,11 @@ def fit_logistic(
     each = n * (2 * d + 6 * k + 12 * num_classes) + min(n, d) * d
     each += 3 * (contrasts * k) ** 2 if forms_hessian(contrasts, k, n) else 8 * contrasts * k
     most = IN_CACHE if samples.x.device.type == "cpu" else IN_MEMORY
-    fits = [
-        _fit(features.double(), indicator(labels, num_classes, penalty), weight.double(), penalty[places], steps)
-        for places, features, labels, weight in samples.chunks(each, most)
-    ]
-    weights, bias, objective, norm = (torch.cat(part).to(samples.x.dtype) for part in zip(*fits, strict=True))
-    return LogisticFit(
-        weights.view(*batch, num_classes, d), bias.view(*batch, num_classes), objective.view(batch), norm.view(batch)
+    fits = (
+        (where, _fit(rows.double(), indicator(labels, num_classes, penalty), weight.double(), penalty[where], steps))
+        for where, rows, labels, weight in samples.chunks(each, most)
     )
+    return LogisticFit(*(part.to(samples.x.dtype) for part in collect(batch, fits)))
 
 
 def _fit(

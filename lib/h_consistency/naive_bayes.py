@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, require, require_nonnegative, require_shape
-from lib.h_consistency.samples import IN_MEMORY, Samples, indicator, read_samples
+from lib.h_consistency.samples import IN_MEMORY, Samples, collect, indicator, read_samples
 from lib.shapes import Float, Int, Real
 
 IN_CACHE = 1 << 20  # numbers in use at once on the CPU: 8 MiB
@@ -144,11 +144,12 @@ def _fit_all(
 ) -> NaiveBayes:
     """Fit chunk by chunk, from rows, weights of the samples in each class (B, C, n), and who is a member of it."""
     n, d = samples.x.shape[-2:]
-    parts = []
     most = IN_CACHE if samples.x.device.type == "cpu" else IN_MEMORY
-    for _, rows, labels, weight in samples.chunks(4 * n * d + 8 * classes * (n + d), most):
-        members = indicator(labels, classes, rows)
-        weight = weight / weight.sum(-1, keepdim=True) if normalise else weight
-        parts.append(fit(rows, members * weight.unsqueeze(-2), members))
-    whole = [torch.cat(part) for part in zip(*parts, strict=True)]
-    return NaiveBayes(*(part.view(*samples.batch, *part.shape[1:]) for part in whole))
+
+    def parts() -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+        for where, rows, labels, weight in samples.chunks(4 * n * d + 8 * classes * (n + d), most):
+            members = indicator(labels, classes, rows)
+            weight = weight / weight.sum(-1, keepdim=True) if normalise else weight
+            yield where, fit(rows, members * weight.unsqueeze(-2), members)
+
+    return NaiveBayes(*collect(samples.batch, parts()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,21 @@ def _read_labels(y: Tensor | ArrayLike, device: torch.device) -> Tensor:
 def is_known(holds: Tensor) -> bool:
     """Whether something is known to hold everywhere; an accelerator is not asked."""
     return holds.device.type == "cpu" and bool(holds.all())
+
+
+def collect(batch: torch.Size, parts: Iterable[tuple[slice, tuple[Tensor, ...]]]) -> list[Tensor]:
+    """What was computed chunk by chunk, with the axes of the batch in front.
+
+    Each result is written to its place as it comes: kept one by one between the arrays of the chunks they would leave
+    holes in memory that no later array fits.
+    """
+    whole: list[Tensor] = []
+    for where, results in parts:
+        if not whole:
+            whole = [part.new_empty(batch.numel(), *part.shape[1:]) for part in results]
+        for target, part in zip(whole, results, strict=True):
+            target[where] = part
+    return [target.view((*batch, *target.shape[1:])) for target in whole]
 
 
 def indicator(labels: Int[Tensor, "*batch n"], classes: int, like: Tensor) -> Float[Tensor, "*batch C n"]:
