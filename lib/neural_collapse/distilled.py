@@ -64,8 +64,8 @@ def distilled_optimum(
 
     The teacher is collapsed with gap $g_{\rm T}$, weight decay acts on every head and on the features. One head:
     $\gamma_{\rm CE}(g)-\alpha_{\rm B}\kappa_{\rm B}(g)=\lambda_{\rm eff}$. Two heads, the second with the binary KL:
-    $$ \gamma_{\rm CE}(g_1)=\lambda_{\rm eff}\cos\vartheta,\quad
-    -\alpha_{\rm B}\kappa_{\rm B}(g_2)=\lambda_{\rm eff}\sin\vartheta,\quad\tan\vartheta=g_2/g_1. $$
+    $$ \gamma_{\rm CE}(g_1)=\lambda_{\rm eff}\cos\phi_{\rm a},\quad
+    -\alpha_{\rm B}\kappa_{\rm B}(g_2)=\lambda_{\rm eff}\sin\phi_{\rm a},\quad\tan\phi_{\rm a}=g_2/g_1. $$
 
     Args:
         num_classes: C, at least 2; all broadcast to (*batch,).

@@ -1,0 +1,80 @@
+"""The front door of the chapter: class probabilities, scores, bounds of scores and numbers of classes, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from lib.checks import ArrayLike, as_float, require, require_shape
+
+SLACK = {torch.float64: 1e-6}  # how far probabilities may sum from one; 1e-4 in other dtypes
+
+
+def shared_kind(*values: object) -> Tensor:
+    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
+
+
+def read_probs(probs: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """Class probabilities `(*batch, C)` with C >= 2, none negative, each row with sum one."""
+    p = as_float("probs", probs, like=like)
+    require_shape("probs", p, p.ndim >= 1 and p.shape[-1] >= 2, "(*batch, C) with C >= 2")
+    require("probs", p >= 0, "numbers >= 0", p)
+    total = p.sum(-1)
+    require("probs", (total - 1).abs() <= SLACK.get(p.dtype, 1e-4), "rows that sum to one", total)
+    return p
+
+
+def read_scores(scores: Tensor | ArrayLike, probs: Tensor) -> Tensor:
+    """Scores `(*batch, C)`, one a class: no NaN, nothing plus infinite, and not all minus infinite."""
+    o = as_float("scores", scores, like=probs)
+    classes = probs.shape[-1]
+    require_shape("scores", o, o.ndim >= 1 and o.shape[-1] == classes, f"(*batch, {classes}), one score a class")
+    require("scores", o < math.inf, "numbers below plus infinity", o)
+    top = o.amax(-1)
+    require("scores", top > -math.inf, "a finite score in each row", top)
+    return o
+
+
+def read_unit(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """Numbers in [0, 1], of any shape."""
+    t = as_float(name, value, like=like)
+    require(name, (t >= 0) & (t <= 1), f"0 <= {name} <= 1", t)
+    return t
+
+
+def read_number(name: str, value: object, want: str, *, above: float | int, top: float | int = math.inf) -> float:
+    """A Python number in (above, top], both ends as `want` says."""
+    fits = isinstance(value, Real) and not isinstance(value, bool)
+    if not fits or not above < float(value) <= top:  # type: ignore[arg-type]
+        raise ValueError(f"{name}: got {value!r}, want {want}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def read_bound(bound: object) -> float:
+    """The bound on every score: a positive number, or infinity."""
+    return read_number("bound", bound, "a number > 0, or math.inf", above=0)
+
+
+def read_count(name: str, value: object, least: int) -> int:
+    """A whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= {least}")
+    return int(value)
+
+
+def read_each(names: Sequence[str], values: Sequence[Tensor | ArrayLike]) -> list[Tensor]:
+    """Finite numbers >= 0 of any shapes, in one device and dtype."""
+    like = shared_kind(*values)
+    read = [as_float(name, value, like=like) for name, value in zip(names, values, strict=True)]
+    for name, x in zip(names, read, strict=True):
+        require(name, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
+    return read
