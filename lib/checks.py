@@ -7,6 +7,7 @@ is for data on the CPU; on an accelerator a bad value shows as NaN or in a resid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from torch import Tensor
 ArrayLike = np.ndarray | np.generic | Sequence[Any] | float | int  # what numpy turns into numbers, besides a Tensor
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def shared_kind(*values: object) -> Tensor:
+    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
+    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
 
 
 def as_float(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
@@ -66,6 +75,17 @@ def as_whole(name: str, value: Tensor | ArrayLike) -> Tensor:
         raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
     require_shape(name, x, x.ndim == 1 and x.shape[0] > 0, "(count,) with count >= 1")
     return x.long()
+
+
+def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
+    """`value` as int64 numbers of any shape on `device`; floats and booleans are refused."""
+    try:
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
+    return x.to(device=device, dtype=torch.int64)
 
 
 def _describe(value: object) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
-from lib.gradient_entanglement.setting import indicator, read_finite, read_step, read_whole, require_vocabulary
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_shape
+from lib.gradient_entanglement.setting import indicator, read_finite, read_step, require_vocabulary
 from lib.shapes import Float, Int, Real
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
-from lib.gradient_entanglement.setting import read_mask, read_whole, require_vocabulary
+from lib.checks import ArrayLike, as_float, read_whole, require, require_shape
+from lib.gradient_entanglement.setting import read_mask, require_vocabulary
 from lib.shapes import Bool, Float, Int, Real
 
 REDUCTIONS = ("sum", "mean", "none")

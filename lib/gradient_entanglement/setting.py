@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,17 +20,6 @@ def read_step(lr: Tensor | ArrayLike, like: Tensor) -> Tensor:
     step = as_float("lr", lr, like=like)
     require("lr", (step >= 0) & step.isfinite(), "a finite number >= 0", step)
     return step
-
-
-def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
-    """`value` as int64 numbers of any shape on `device`; floats and booleans are refused."""
-    try:
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
-    return x.to(device=device, dtype=torch.int64)
 
 
 def require_vocabulary(name: str, tokens: Tensor, size: int, unused: Tensor | None = None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require_shape
-from lib.gradient_entanglement.setting import read_finite, read_step, read_whole, require_vocabulary
+from lib.checks import ArrayLike, read_whole, require_shape
+from lib.gradient_entanglement.setting import read_finite, read_step, require_vocabulary
 from lib.shapes import Float, Int, Real
 
 

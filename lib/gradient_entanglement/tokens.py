@@ -5,16 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_shape
 from lib.gradient_entanglement.movement import LogProbChanges
-from lib.gradient_entanglement.setting import (
-    read_finite,
-    read_hidden,
-    read_mask,
-    read_step,
-    read_whole,
-    require_vocabulary,
-)
+from lib.gradient_entanglement.setting import read_finite, read_hidden, read_mask, read_step, require_vocabulary
 from lib.shapes import Bool, Float, Int, Real
 
 

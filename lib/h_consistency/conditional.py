@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require
-from lib.h_consistency.setting import read_bound, read_probs, read_scores, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
+from lib.h_consistency.setting import read_bound, read_probs, read_scores
 from lib.shapes import Float, Int, Real
 
 STEPS = 80  # halvings of a bracket that is at most twice the bound wide

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
-from lib.h_consistency.setting import shared_kind
+from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
 from lib.shapes import Float, Real
 
 

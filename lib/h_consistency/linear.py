@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_positive, require_shape
-from lib.h_consistency.setting import SLACK, shared_kind
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_positive, require_shape, shared_kind
+from lib.h_consistency.setting import SLACK
 from lib.shapes import Float, Real
 
 CHUNK = 1 << 24  # numbers held at once while sampling in score space: 128 MiB in float64

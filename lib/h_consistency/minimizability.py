@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
-from lib.h_consistency.setting import shared_kind
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape, shared_kind
 from lib.shapes import Float, Real
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require
-from lib.h_consistency.setting import read_count, read_number, shared_kind
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, shared_kind
+from lib.h_consistency.setting import read_count, read_number
 from lib.shapes import Float, Real
 
 ANGLES, RADII, REACH = 201, 121, 10.0  # nodes in both polar coordinates; half a window in standard deviations

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
 
 SLACK = {torch.float64: 1e-6}  # how far probabilities may sum from one; 1e-4 in other dtypes
-
-
-def shared_kind(*values: object) -> Tensor:
-    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
-    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
-    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
 
 
 def read_probs(probs: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape
-from lib.neural_collapse.setting import one_hot, read_finite, read_labels, read_matrix, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
+from lib.neural_collapse.setting import one_hot, read_finite, read_labels, read_matrix
 from lib.shapes import Float, Int, Real
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape
-from lib.neural_collapse.setting import one_hot, read_labels, read_matrix, read_positive, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
+from lib.neural_collapse.setting import one_hot, read_labels, read_matrix, read_positive
 from lib.shapes import Float, Int, Real
 
 VARIANTS = ("plain", "norm")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require
-from lib.neural_collapse.setting import broadcast, read_count, read_positive, shared_kind
+from lib.checks import ArrayLike, require, shared_kind
+from lib.neural_collapse.setting import broadcast, read_count, read_positive
 from lib.shapes import Float, Real
 
 LARGEST_GAP = 60.0

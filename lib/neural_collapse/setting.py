@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
-
-
-def shared_kind(*values: object) -> Tensor:
-    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
-    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
-    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_finite, require_shape
 
 
 def read_finite(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
@@ -56,28 +45,10 @@ def read_matrix(name: str, value: Tensor | ArrayLike, like: Tensor, want: str, w
     return x
 
 
-def require_finite(name: str, x: Tensor, sums: Tensor) -> None:
-    """Raise `ValueError` unless all entries are finite; they are looked at only where one of their `sums` is not."""
-    finite = sums.isfinite()
-    if finite.device.type == "cpu":
-        try:
-            if bool(finite.all()):
-                return
-        except RuntimeError:  # inside torch.func.vmap a value cannot be read
-            return
-    require(name, x.isfinite(), "finite numbers", x)
-
-
 def read_labels(labels: Tensor | ArrayLike, rows: int, num_classes: int, device: torch.device) -> Tensor:
     """Class numbers `(n,)` or `(*batch, n)`: whole numbers from 0 to `num_classes - 1`, as int64 on `device`."""
-    try:
-        x = labels if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"labels: got {type(labels).__name__}, want whole numbers") from error
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"labels: got {x.dtype}, want whole numbers")
+    x = read_whole("labels", labels, device)
     require_shape("labels", x, x.ndim >= 1 and x.shape[-1] == rows, f"(*batch, {rows}), one label a row")
-    x = x.to(device=device, dtype=torch.int64)
     require("labels", (x >= 0) & (x < num_classes), f"whole numbers from 0 to {num_classes - 1}", x)
     return x
 

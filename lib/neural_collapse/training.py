@@ -7,15 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_whole, require, require_shape
-from lib.neural_collapse.setting import (
-    one_hot,
-    read_labels,
-    read_nonnegative,
-    read_positive,
-    require_classes,
-    shared_kind,
-)
+from lib.checks import ArrayLike, as_whole, require, require_shape, shared_kind
+from lib.neural_collapse.setting import one_hot, read_labels, read_nonnegative, read_positive, require_classes
 from lib.shapes import Float, Int, Real
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require
+from lib.checks import ArrayLike, as_float, require, shared_kind
 from lib.neural_collapse.optimum import gap_at, read_layer
-from lib.neural_collapse.setting import broadcast, shared_kind
+from lib.neural_collapse.setting import broadcast
 from lib.shapes import Float, Real
 
 

@@ -6,20 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require
+from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
 from lib.shapes import Float, Real
 from lib.starc.minimal import minimal_reward, minimal_shaped_reward
 from lib.starc.policy import centred_values, without_rounding
 from lib.starc.rewards import mean_reward, shaping_term
-from lib.starc.setting import (
-    read_dynamics,
-    read_gamma,
-    read_policy,
-    read_reward,
-    read_weights,
-    read_weights_of,
-    shared_kind,
-)
+from lib.starc.setting import read_dynamics, read_gamma, read_policy, read_reward, read_weights, read_weights_of
 
 Method = Literal["none", "val", "val_potential", "minimal", "minimal_potential", "epic", "dard"]
 METHODS = ("none", "val", "val_potential", "minimal", "minimal_potential", "epic", "dard")

@@ -10,10 +10,10 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from lib.checks import ArrayLike, require_shape
+from lib.checks import ArrayLike, require_shape, shared_kind
 from lib.shapes import Real
 from lib.starc.mdp import potential_to_reward
-from lib.starc.setting import read_dynamics, read_gamma, read_initial, shared_kind
+from lib.starc.setting import read_dynamics, read_gamma, read_initial
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike, broadcast_batch, shared_kind
 from lib.shapes import Float, Real
 from lib.starc.canonical import Method, canonicalise
 from lib.starc.norms import Norm, read_norm, standardised, weighted_norm
 from lib.starc.policy_iteration import ITERATIONS
 from lib.starc.return_range import range_of
 from lib.starc.rewards import largest_mean_size, mean_reward
-from lib.starc.setting import (
-    read_dynamics,
-    read_gamma,
-    read_initial,
-    read_reward,
-    read_weights,
-    shared_kind,
-    trivial_share,
-)
+from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_reward, read_weights, trivial_share
 
 
 def starc_distance(

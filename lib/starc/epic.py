@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike, broadcast_batch, shared_kind
 from lib.shapes import Float, Real
 from lib.starc.canonical import dard_reward, epic_reward
 from lib.starc.norms import standardised, weighted_norm
-from lib.starc.setting import (
-    read_dynamics,
-    read_gamma,
-    read_reward,
-    read_weights_of,
-    shared_kind,
-    trivial_share,
-)
+from lib.starc.setting import read_dynamics, read_gamma, read_reward, read_weights_of, trivial_share
 
 
 def epic_distance(

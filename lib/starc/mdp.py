@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike, broadcast_batch, shared_kind
 from lib.shapes import Float, Real
-from lib.starc.setting import over_pairs, read_dynamics, read_gamma, require_count, shared_kind
+from lib.starc.setting import over_pairs, read_dynamics, read_gamma, require_count
 
 
 def random_mdp(

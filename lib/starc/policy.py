@@ -8,19 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike, broadcast_batch, shared_kind
 from lib.linalg import factorise
 from lib.shapes import Float, Real
 from lib.starc.rewards import mean_reward
-from lib.starc.setting import (
-    over_pairs,
-    read_dynamics,
-    read_gamma,
-    read_initial,
-    read_policy,
-    read_reward,
-    shared_kind,
-)
+from lib.starc.setting import over_pairs, read_dynamics, read_gamma, read_initial, read_policy, read_reward
 
 NOISE = 32.0  # in units of rounding of the values: advantages below are none
 

@@ -9,9 +9,9 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
+from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
 from lib.shapes import Float, Int, Real
-from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy, require_count, shared_kind
+from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy, require_count
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch
+from lib.checks import ArrayLike, broadcast_batch, shared_kind
 from lib.shapes import Float, Real
-from lib.starc.setting import read_dynamics, read_gamma, read_per_state, read_reward, shared_kind
+from lib.starc.setting import read_dynamics, read_gamma, read_per_state, read_reward
 
 
 def expected_reward(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_nonnegative, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_nonnegative, require_shape, shared_kind
 from lib.shapes import Float, Real
-from lib.starc.setting import shared_kind
 
 
 def sampled_distance(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_finite, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_finite, require_shape, shared_kind
 
 TRIVIAL = {torch.float64: 1e-9, torch.float32: 1e-4}  # below this share of the reward's own norm it counts as zero
 
@@ -23,14 +22,6 @@ class Task:
     start: Tensor
     rewards: tuple[Tensor, ...]
     batch: torch.Size
-
-
-def shared_kind(*values: object) -> Tensor:
-    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
-    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
-    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
 
 
 def one_hot(actions: Tensor, count: int, like: Tensor) -> Tensor:

@@ -10,10 +10,19 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, as_whole, broadcast_batch, require, require_finite, require_shape
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    as_whole,
+    broadcast_batch,
+    require,
+    require_finite,
+    require_shape,
+    shared_kind,
+)
 from lib.shapes import Float, Int, Real
 from lib.starc.krylov import discounted_solution
-from lib.starc.setting import read_gamma, read_policy, require_count, shared_kind
+from lib.starc.setting import read_gamma, read_policy, require_count
 
 STEPS = 512
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, require_finite
 from lib.shapes import Bool, Float, Int, Real
 from lib.temperature_scaling.rows import LOG2E, blocks
-from lib.temperature_scaling.setting import read_labelled, read_logits, read_temperature, require_finite
+from lib.temperature_scaling.setting import read_labelled, read_logits, read_temperature
 
 SEARCHED = 1 << 13  # rows that are copied at once
 

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_finite, require_shape
 
 SUM_TOLERANCE = 1e-4  # how far the sum of a row of probabilities may lie from one
-
-
-def shared_kind(*values: object) -> Tensor:
-    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
-    dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
-    return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
 
 
 def read_number(name: str, value: Tensor | ArrayLike, like: Tensor, low: float, high: float, want: str) -> Tensor:
@@ -38,17 +28,6 @@ def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, low: int) -> 
     x = as_float(name, value, like=like)
     require(name, (x >= low) & (x == x.round()) & x.isfinite(), f"whole numbers >= {low}", x)
     return x
-
-
-def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
-    """`value` as int64 numbers of any shape on `device`; floats and truth values are refused."""
-    try:
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
-    return x.to(device=device, dtype=torch.int64)
 
 
 def read_size(name: str, value: int, low: int) -> int:
@@ -84,18 +63,6 @@ def read_logits(logits: Tensor | ArrayLike, look: bool = True) -> Tensor:
     if look:
         require_finite("logits", x, x.sum(-1))
     return x
-
-
-def require_finite(name: str, x: Tensor, sums: Tensor) -> None:
-    """Raise unless all entries are finite; `sums` contain them all, and they are looked at only where one is not."""
-    if x.device.type != "cpu":
-        return
-    try:
-        if bool(sums.isfinite().all()):
-            return
-    except RuntimeError:  # inside torch.func.vmap a value cannot be read
-        return
-    require(name, x.isfinite(), "finite numbers", x)
 
 
 def read_labelled(logits: Tensor | ArrayLike, labels: Tensor | ArrayLike, look: bool = True) -> tuple[Tensor, Tensor]:

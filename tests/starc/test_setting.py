@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lib import starc
-from lib.starc.setting import read_policy, read_weights, require_count, shared_kind, trivial_share
+from lib.checks import shared_kind
+from lib.starc.setting import read_policy, read_weights, require_count, trivial_share
 
 Call = Callable[[Any, Any], object]
 
