@@ -157,7 +157,22 @@ def test_search_finds_a_theorem_and_jumps_to_it(visit: Callable[..., Visit], nam
     page.keyboard.press("Enter")
     link = page.locator(f'ul.search a[href*="{name}"][href$="#{label}"]').first
     link.click(timeout=10_000)
+    expect(page.locator(f'[id="{label}"]')).to_be_in_viewport(timeout=30_000)
+    page.evaluate(TYPESET)  # which moves the text around the theorem, but not out of sight
     expect(page.locator(f'[id="{label}"]')).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_formulas_are_set_a_few_at_a_time(visit: Callable[..., Visit], name: str) -> None:
+    page = visit(name).page
+    page.add_init_script("""window.turns = 0;
+      (function tick() { window.turns += !!document.querySelector("mjx-container"); setTimeout(tick) })()""")
+    page.reload(wait_until="commit")
+    page.wait_for_function("window.MathJax?.startup?.promise")
+    page.evaluate(TYPESET)
+    formulas = page.locator(".math")
+    assert page.locator(".math > mjx-container").count() == formulas.count() > 100
+    assert page.evaluate("window.turns") > formulas.count() / 100
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -1,0 +1,34 @@
+// Formulas are set a few at a time, those in sight first: a page with a thousand of them stays alive meanwhile.
+(() => {
+  if (!window.MathJax) return; // a page without formulas
+  const BATCH = 16;
+  const waiting = new Set();
+
+  const away = (box) => {
+    const { top, bottom } = box.getBoundingClientRect();
+    return top > innerHeight ? top - innerHeight : bottom < 0 ? -2 * bottom : 0; // what comes next before what was
+  };
+
+  const nearest = () => {
+    const far = new Map([...waiting].map((box) => [box, away(box)]));
+    return [...waiting].sort((a, b) => far.get(a) - far.get(b)).slice(0, BATCH);
+  };
+
+  const setAll = async () => {
+    document.querySelectorAll(".math").forEach((box) => waiting.add(box));
+    while (waiting.size) {
+      const batch = nearest();
+      await MathJax.typesetPromise(batch);
+      batch.forEach((box) => waiting.delete(box));
+      await new Promise((resume) => setTimeout(resume)); // scrolling, keys and painting have their turn
+    }
+  };
+
+  MathJax.startup = {
+    typeset: false,
+    ready() {
+      MathJax.startup.defaultReady();
+      MathJax.startup.promise = MathJax.startup.promise.then(setAll);
+    },
+  };
+})();
