@@ -1,5 +1,7 @@
 """Grokking as the transition from lazy to rich training: exact curves for the polynomial two-layer network."""
 
+from lib.grokking.kernel import NTKSpectrum, kernel_alignment, ntk, ntk_spectrum, population_alignment
+from lib.grokking.lazy import LazyCurve, lazy_curve, lazy_limit, stable_step_size
 from lib.grokking.loss import LossParts, overlap_loss, population_loss
 from lib.grokking.model import activation, network_output, target
 from lib.grokking.moments import moment_output, moment_step, moments
@@ -8,18 +10,27 @@ from lib.grokking.training import gd_step, train, train_moments
 from lib.grokking.trajectory import MomentTrajectory, Trajectory
 
 __all__ = [
+    "LazyCurve",
     "LossParts",
     "MomentTrajectory",
+    "NTKSpectrum",
     "Trajectory",
     "activation",
     "gd_step",
+    "kernel_alignment",
+    "lazy_curve",
+    "lazy_limit",
     "moment_output",
     "moment_step",
     "moments",
     "network_output",
+    "ntk",
+    "ntk_spectrum",
     "online_step",
     "overlap_loss",
+    "population_alignment",
     "population_loss",
+    "stable_step_size",
     "target",
     "train",
     "train_moments",

@@ -19,10 +19,11 @@ def online_step(
 ) -> tuple[Float[Tensor, "*out N N"], Float[Tensor, "*out N"]]:
     r"""One step of gradient descent on the population loss, for the overlaps, where $|\beta|^2=D$.
 
-    With $\tau=1-\alpha\epsilon\langle C_{ii}\rangle$, $v=\frac{\eta\epsilon}\alpha m$ and the matrix
-    $B=I+\frac\eta\alpha\bigl[-\frac\alpha N\mathbf 1\mathbf 1^\top+\frac{\epsilon\tau}2I-\frac{\alpha\epsilon^2}NC\bigr]$,
+    With $\tau=1-\alpha\epsilon\langle C_{ii}\rangle$ and $v=\frac{\eta\epsilon}\alpha m$,
 
-    $$ m^+=Bm+v,\qquad C^+=BCB^\top+(Bm)v^\top+v(Bm)^\top+vv^\top. $$
+    $$ m^+=Bm+v,\qquad C^+=BCB^\top+(Bm)v^\top+v(Bm)^\top+vv^\top,\qquad
+       B=I+\frac\eta\alpha\Bigl[\frac{\epsilon\tau}2I-\frac\alpha N\mathbf 1\mathbf 1^\top
+       -\frac{\alpha\epsilon^2}NC\Bigr]. $$
 
     Args:
         overlap: $C_{ij}=w_i\cdot w_j/D$, symmetric, shape ``(*b, N, N)``.

@@ -206,8 +206,8 @@ def train_moments(
         if t < steps:
             w, m = step_moments(w, m, problem, f)
             f = output_from(w, m, x, problem.alpha, problem.eps)
-    stacked = [torch.stack(curve, -1) for curve in zip(*curves, strict=True)]
-    result = MomentTrajectory(*stacked, mean=w, second=m)
+    losses, test, linear, misalignment, trace, norm, along = (torch.stack(x, -1) for x in zip(*curves, strict=True))
+    result = MomentTrajectory(losses, test, linear, misalignment, trace, norm, along, w, m)
     warn_if_diverged(result.train, result.test)
     return result
 
