@@ -1,5 +1,6 @@
 """Grokking as the transition from lazy to rich training: exact curves for the polynomial two-layer network."""
 
+from lib.grokking.dmft import dmft
 from lib.grokking.kernel import NTKSpectrum, kernel_alignment, ntk, ntk_spectrum, population_alignment
 from lib.grokking.lazy import LazyCurve, lazy_curve, lazy_limit, stable_step_size
 from lib.grokking.loss import LossParts, overlap_loss, population_loss
@@ -16,6 +17,7 @@ __all__ = [
     "NTKSpectrum",
     "Trajectory",
     "activation",
+    "dmft",
     "gd_step",
     "kernel_alignment",
     "lazy_curve",
