@@ -98,10 +98,12 @@ def lazy_curve(
 def lazy_limit(psi: Real[Tensor, "*#b"] | ArrayLike, eps: Real[Tensor, "*#b"] | ArrayLike) -> LazyCurve:
     r"""`lazy_curve` after infinitely many steps, in closed form: kernel regression without ridge.
 
-    With $z=\epsilon^2$, let $m$ solve $\psi zm^2+(z+1-\psi)m-1=0$, $m>0$, put
-    $m'=-(\psi m^2+m)/(2\psi zm+z+1-\psi)$ and $c=1/(1+z\psi m)$. Then
+    With $z=\epsilon^2$, $R^2=(z+1-\psi)^2+4\psi z$ and $c=2/(1+\psi-z+R)$,
 
-    $$ \text{test}=\tfrac12+\tfrac14c^2+\psi\,(m+zm')\,(\tfrac12+\tfrac14c^2). $$
+    $$ \text{test}=\tfrac12+\tfrac14c^2+\frac{2\psi}{R\,(1+\psi+z+R)}\bigl(\tfrac12+\tfrac14c^2\bigr). $$
+
+    In terms of the Stieltjes transform $m=(R-z-1+\psi)/(2\psi z)$ of the Marchenko-Pastur law at $-z$ these are
+    $c=1/(1+z\psi m)$ and $\psi(m+zm')$; written so, no digits cancel.
 
     Args:
         psi: samples per dimension, above 0, shape ``(*b,)``.
@@ -123,10 +125,9 @@ def lazy_limit(psi: Real[Tensor, "*#b"] | ArrayLike, eps: Real[Tensor, "*#b"] | 
     broadcast_batch(psi=ratio.shape, eps=z.shape)
     b = z + 1 - ratio
     root = (b.square() + 4 * ratio * z).sqrt()
-    m = torch.where(b > 0, 2 / (b + root).clamp_min(torch.finfo(like.dtype).tiny), (root - b) / (2 * ratio * z))
-    slope = -(ratio * m.square() + m) / root
-    left = 1 / (1 + z * ratio * m)
-    linear = ratio * (m + z * slope) * (0.5 + left.square() / 4)
+    pulled = torch.where(b > 0, 2 * ratio * z / (b.clamp_min(0) + root), (root - b) / 2)  # z psi m
+    left = 1 / (1 + pulled)
+    linear = 2 * ratio / (root * (1 + ratio + z + root)) * (0.5 + left.square() / 4)
     return LazyCurve(torch.zeros_like(left), 0.5 + left.square() / 4 + linear, linear, left / 2)
 
 

@@ -66,11 +66,10 @@ def test_samples_remember_what_they_taught() -> None:
     X = np.random.default_rng(1).normal(size=(runs, samples, 30)) / math.sqrt(30)
     want = oracle.simulate(np.tile(W, (runs, 1, 1)), X, beta, 1.0, 0.5, 0.3, steps)
     ours, theirs = got.train.numpy(), want[0]
-    gap = theirs.mean(0) * theirs.mean(0)[:, None]
     first, second = (x[:, :, None] * x[:, None, :] for x in (ours, theirs))
     noise = np.sqrt((first.var(0) + second.var(0)) / runs)
     assert (np.abs(first.mean(0) - second.mean(0)) < 4.5 * noise).all()
-    assert (np.abs(second.mean(0) - gap) > 4.5 * noise)[1, 2]
+    assert np.corrcoef(theirs.T)[1, 2] > 0.8  # so that there is something to remember
 
 
 def test_a_large_run_follows_a_network_of_its_size() -> None:

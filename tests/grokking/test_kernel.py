@@ -50,8 +50,8 @@ def test_one_moment_may_be_left_to_the_wide_start() -> None:
 def test_it_is_a_kernel(dim: int, seed: int, eps: float) -> None:
     rng = np.random.default_rng(seed)
     x, w = rng.normal(size=(6, dim)), rng.normal(size=(3, dim))
-    for given in ((), moments(w)):
-        K = ntk(x, x, eps, *given)
+    for known in ((), moments(w)):
+        K = ntk(x, x, eps, *known)
         torch.testing.assert_close(K, K.mT, rtol=1e-11, atol=1e-11)
         assert torch.linalg.eigvalsh(K).min() > -1e-10 * K.abs().max()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import linalg
 
-from lib.grokking import lazy_curve, lazy_limit
+from lib.grokking import lazy_curve, lazy_limit, stable_step_size
 
 from . import oracle
 
@@ -64,7 +66,7 @@ def test_the_end_agrees_with_quadrature(psi: float, eps: float) -> None:
 
 
 def test_the_curve_ends_where_the_limit_says() -> None:
-    got, want = lazy_curve(2.0, 0.5, 0.8, 700), lazy_limit(2.0, 0.5)
+    got, want = lazy_curve(2.0, 0.5, 0.6, 500), lazy_limit(2.0, 0.5)
     for name in NAMES:
         assert getattr(got, name)[-1].item() == pytest.approx(getattr(want, name).item(), rel=1e-6, abs=1e-12)
 
@@ -163,3 +165,37 @@ def test_they_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("psi", [0.3, 1.0, 2.5, 9.0])
+@pytest.mark.parametrize("eps", [0.0, 0.5, 1.1, 1.5, 2.5])
+def test_the_threshold_is_that_of_the_largest_eigenvalue(psi: float, eps: float) -> None:
+    size = 1500
+    J = np.diag(np.full(size, 1 + psi + eps**2))
+    J[0, 0] = 1 + eps**2 + eps**2 * psi  # seen from the constant
+    J += math.sqrt(psi) * (np.eye(size, k=1) + np.eye(size, k=-1))
+    top = linalg.eigh_tridiagonal(np.diag(J), np.diag(J, 1), eigvals_only=True)[-1]
+    assert stable_step_size(psi, eps).item() == pytest.approx(2 * psi / top, rel=1e-4)
+
+
+def test_below_the_threshold_nothing_grows_and_above_it_is_said() -> None:
+    edge = stable_step_size(2.0, 1.6).item()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calm = lazy_curve(2.0, 1.6, 0.98 * edge, 400)
+    assert (calm.train.diff() < 0).all()
+    with pytest.warns(RuntimeWarning, match=rf"lr: got .*threshold {edge:.4g}"):
+        wild = lazy_curve(2.0, 1.6, 1.05 * edge, 400)
+    assert wild.train[-1] > 10 * wild.train[0]
+
+
+def test_the_threshold_follows_batches_and_kinds(fake_gpu: str) -> None:
+    got = stable_step_size(torch.empty(3, 1, device=fake_gpu), torch.empty(2, device=fake_gpu))
+    assert got.shape == (3, 2)
+    assert (str(got.device), got.dtype) == (fake_gpu, torch.float32)
+
+
+@pytest.mark.parametrize(("given", "message"), [((0.0, 0.1), "psi: got 0, want"), ((1.0, -0.1), "eps: got -0.1, want")])
+def test_a_threshold_needs_a_setting(given: tuple[float, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stable_step_size(*given)
