@@ -13,7 +13,7 @@ export SCALE SEED DEVICE CHAPTERS SEEDS SCHEDULER PORT
 
 VENV := .venv/bin/python
 
-.PHONY: help book test lint lab serve pdf bench audit pictures new-chapter lock clean environment environment-test
+.PHONY: help book test lint lab serve pdf bench audit assignments pictures new-chapter lock clean environment environment-test
 
 help:
 	@echo "make book         build the book into build/html"
@@ -23,6 +23,7 @@ help:
 	@echo "make pdf          print the built book: a PDF of each page and one of the whole, linked on the pages"
 	@echo "make bench        time the library against its peers"
 	@echo "make audit        execute the chapters with fresh seeds and print how often each claim holds"
+	@echo "make assignments  make the student version, the solution and the grader of each assignment"
 	@echo "make lint         only the style and type checks of make test"
 	@echo "make pictures     take the pictures of the README anew from the built book"
 	@echo "make new-chapter  start a chapter: NAME=x makes its notebook, package, tests and benchmark"
@@ -74,6 +75,9 @@ bench: environment
 
 audit: environment
 	@$(VENV) -m tools.audit
+
+assignments: environment
+	@$(VENV) -m tools.assignments
 
 pictures: environment-test
 	@$(VENV) -m tools.pictures

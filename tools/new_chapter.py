@@ -108,6 +108,7 @@ def create(root: Path, name: str) -> list[Path]:
 def _new_files(root: Path, name: str) -> dict[Path, str]:
     return {
         root / "chapters" / f"{name}.ipynb": "chapter.md.txt",
+        root / "book" / "assignments" / f"{name}.ipynb": "assignment.md.txt",
         root / "lib" / name / "__init__.py": "init.py.txt",
         root / "lib" / name / "mean.py": "kernel.py.txt",
         root / "tests" / name / "test_mean.py": "test.py.txt",
@@ -119,7 +120,7 @@ def _fill(template: str, facts: dict[str, str]) -> str:
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     for key, value in facts.items():
         text = text.replace(f"@{key}@", value)
-    return _as_notebook(text) if template.startswith("chapter") else text
+    return _as_notebook(text) if template.endswith(".md.txt") else text
 
 
 def _as_notebook(text: str) -> str:

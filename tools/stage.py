@@ -1,4 +1,5 @@
-"""Lay out `build/source`, which Jupyter Book reads: configuration, pages, executed chapters, hero figures, ledger.
+"""Lay out `build/source`, which Jupyter Book reads: configuration, pages, executed chapters, hero figures, ledger,
+assignments.
 
 It is made from scratch every time, so that nothing of an earlier book stays in it; the sources are only read.
 """
@@ -66,9 +67,9 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
         The tree's root.
 
     Raises:
-        Problem: a chapter has no hero figure, or the claims do not make one ledger.
+        Problem: a chapter has no hero figure, the claims do not make one ledger, or an assignment cannot be graded.
     """
-    from . import ledger  # brings in torch, and a warm build stages nothing
+    from . import assignments, ledger  # bring in torch, and a warm build stages nothing
 
     tree = root / "build" / "source"
     shutil.rmtree(tree, ignore_errors=True)
@@ -89,6 +90,7 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
         totals = ledger.write(executed, took, facts, tree)
     except ValueError as error:
         raise Problem(str(error)) from error
+    assignments.write(root, toc_chapters(root), tree)
     left_out = set(toc_chapters(root)) - set(executed)
     config = _load(root / "_config.yml")
     config.setdefault("parse", {}).setdefault("myst_substitutions", {}).update(totals.substitutions())

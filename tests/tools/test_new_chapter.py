@@ -13,7 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from lib.claims import collect
-from tools import ledger, new_chapter, notebooks
+from tools import assignments, ledger, new_chapter, notebooks
 from tools.problems import Misuse, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def run(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def test_its_tests_and_style_pass_at_once(tree: Path) -> None:
     made = [str(path) for path in new_chapter.create(tree, "my_paper") if path.suffix in (".py", ".ipynb")]
-    assert len(made) == 5
+    assert len(made) == 6
     for command in (["pytest", "-p", "no:cacheprovider", "tests/my_paper", "lib/my_paper"], ["ruff", "check", *made]):
         done = run(tree, "-m", *command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -80,6 +80,12 @@ def test_its_claims_hold_and_its_benchmark_runs(tree: Path, monkeypatch: pytest.
     done = run(tree, "benchmarks/bench_my_paper.py")
     assert done.returncode == 0, done.stderr
     assert "ours" in done.stdout
+
+
+def test_its_assignment_is_made(tree: Path) -> None:
+    new_chapter.create(tree, "my_paper")
+    made = assignments.make(tree / assignments.SOURCES / "my_paper.ipynb", tree / "out")
+    assert (made.title, made.points, len(made.questions)) == ("the price of a mean", 4, 4)
 
 
 def test_it_is_entered_everywhere(tree: Path) -> None:

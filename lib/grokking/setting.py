@@ -1,0 +1,73 @@
+"""The front door of the chapter: weights, inputs, moments and the numbers of the model, converted and checked."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import Tensor
+
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    require,
+    require_finite,
+    require_nonnegative,
+    require_positive,
+    require_shape,
+)
+
+
+def read_matrix(
+    name: str, value: Tensor | ArrayLike, like: Tensor, want: str, rows: int | None = None, columns: int | None = None
+) -> Tensor:
+    """`value` as finite numbers with two last axes, of the given sizes where these are given."""
+    x = as_float(name, value, like=like)
+    fits = x.ndim >= 2 and x.shape[-2] >= 1 and x.shape[-1] >= 1
+    fits = fits and rows in (None, x.shape[-2]) and columns in (None, x.shape[-1])
+    require_shape(name, x, fits, want)
+    require_finite(name, x)
+    return x
+
+
+def read_vector(name: str, value: Tensor | ArrayLike, like: Tensor, want: str, size: int | None = None) -> Tensor:
+    """`value` as finite numbers with one last axis, of the given size if that is given."""
+    x = as_float(name, value, like=like)
+    require_shape(name, x, x.ndim >= 1 and x.shape[-1] >= 1 and size in (None, x.shape[-1]), want)
+    require_finite(name, x)
+    return x
+
+
+def read_positive(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    """`value` as finite numbers above zero, of any shape."""
+    x = as_float(name, value, like=like)
+    require_positive(name, x)
+    return x
+
+
+def read_nonnegative(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
+    """`value` as finite numbers, zero or above, of any shape."""
+    x = as_float(name, value, like=like)
+    require_nonnegative(name, x)
+    return x
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Raise `ValueError` unless `value`, which decides a shape, is a whole number, `least` or above."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= {least}")
+
+
+def warn_of_step(rate: Tensor, threshold: Tensor) -> None:
+    """Warn of a step size at which a linear mode of the start grows; reads data, so only on the CPU."""
+    try:
+        require("lr", rate < threshold, "", rate - 0 * threshold)
+    except ValueError:
+        worst = (threshold.expand((rate - threshold).shape)).min().item()
+        warnings.warn(
+            f"lr: got a step size beyond the stability threshold {worst:.4g}; the run will diverge", RuntimeWarning, 3
+        )
+
+
+__all__ = [
+    "read_matrix", "read_nonnegative", "read_positive", "read_vector", "require_count", "warn_of_step",
+]  # fmt: skip
