@@ -118,12 +118,12 @@ def write(notebooks: Mapping[str, Path], runs: Mapping[str, Mapping[str, Any]], 
     page = source / "book" / "claims.md"
     text = page.read_text(encoding="utf-8") if page.exists() else BARE_PAGE
     for name, table in tables.items():
-        text = _fill(text, name, table, page)
+        text = fill(text, name, table, page)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
     front = source / "book" / "intro.md"
     if front.exists():
-        text = _fill(front.read_text(encoding="utf-8"), "example", ledger_tables.example(records), front)
+        text = fill(front.read_text(encoding="utf-8"), "example", ledger_tables.example(records), front)
         front.write_text(text, encoding="utf-8")
 
     content = {"totals": asdict(totals), "chapters": {name: dict(run) for name, run in runs.items()}, "claims": records}
@@ -141,7 +141,12 @@ def title(notebook: Path) -> str:
     return next((heading[1] for heading in headings if heading), notebook.stem)
 
 
-def _fill(text: str, name: str, table: str, page: Path) -> str:
+def fill(text: str, name: str, table: str, page: Path) -> str:
+    """The text with a table between the two markers of a name.
+
+    Raises:
+        LedgerError: a marker is missing.
+    """
     begin, end = f"% begin {name}\n", f"% end {name}"
     head, opened, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
