@@ -76,7 +76,8 @@ def logistic() -> Iterator[Race]:
     """Ridge 1 / n, against a loop over scikit-learn's fit that is as converged as ours needs it."""
     warnings.simplefilter("ignore", ConvergenceWarning)  # a loose tolerance is what the race is about
     for design in DESIGNS:
-        for count, n, d, bar in ((256, 64, 64, 4.0), (8, 64, 400, None), (8, 256, 64, None), (1, 64, 64, None)):
+        others = ((8, 64, 400, None), (8, 256, 64, None), (1, 64, 64, None)) if design == "isotropic" else ()
+        for count, n, d, bar in ((256, 64, 64, 4.0), *others):
             x, y = data_sets(design, count, n, d)
             some = max(1, count // 8)
             rows, labels = x[:some].numpy(), y[:some].numpy()

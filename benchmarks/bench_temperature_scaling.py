@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.harness import Call, Growth, Race, apart, optional, run
 from lib.temperature_scaling import (
+    TemperatureFit,
     binned_calibration_error,
     bootstrap_calibration_error,
     fit_temperature,
@@ -146,19 +147,20 @@ def from_logits(measure: Callable[..., float], logits: Tensor, truth: np.ndarray
 
 def temperature(logits: Tensor, labels: Tensor) -> Iterator[Race]:
     """Against LBFGS: gradient below 1e-10 where ours stops, and no larger loss."""
-    fit, theirs = fit_temperature(logits, labels), lbfgs(logits, labels)
-    (loss, _), (other, _) = (exact(logits, labels, value) for value in (fit.temperature.item(), theirs))
-    if not abs(fit.gradient.item()) < 1e-10 or not loss <= other + 1e-15:
-        raise AssertionError(
-            f"fit_temperature: gradient {fit.gradient:.1e}, loss above the peer's by {loss - other:.1e}"
-        )
+
+    def difference(fit: TemperatureFit, theirs: float) -> float:
+        (loss, _), (other, _) = (exact(logits, labels, value) for value in (fit.temperature.item(), theirs))
+        if not abs(fit.gradient.item()) < 1e-10 or not loss <= other + 1e-15:
+            raise AssertionError(f"gradient {fit.gradient.item():.1e}, loss above the peer's by {loss - other:.1e}")
+        return abs(fit.temperature.item() - theirs)
+
     yield Race(
         "fit_temperature",
         LARGE,
         partial(fit_temperature, logits, labels),
         "LBFGS, strong Wolfe search",
         partial(lbfgs, logits, labels),
-        agree=lambda ours, peer: abs(ours.temperature.item() - peer),
+        agree=difference,
         limit=1e-3,
         at_least=7,
         memory=MEMORY,

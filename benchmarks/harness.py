@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ from torch import Tensor
 
 from . import machine
 from .counts import Rates, count
-from .machine import peak, seconds
+from .machine import seconds, with_peak
 
 Call = Callable[[], Any]
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
+PATIENCE = 10.0  # seconds after which two rounds are enough
 
 
 def apart(ours: object, peer: object) -> float:
@@ -65,7 +67,7 @@ class Race:
     within: float | None = None  # bar: seconds of ours
     memory: float | None = None  # bar: MiB of ours above its input
     reason: str = ""  # why a bar is not met, and what was tried
-    repeats: int = 5
+    repeats: int = 5  # at most
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,26 @@ def race(given: Race, rates: Rates) -> dict[str, Any]:
         AssertionError: the two sides differ by more than the limit.
     """
     found: dict[str, Any] = {"kernel": given.kernel, "size": given.size, "peer": given.peer}
-    ours, difference = given.ours(), None
+    ours, memory = with_peak(given.ours)
+    difference = peer_memory = None
     if given.theirs is not None:
-        difference = given.agree(ours, given.theirs())
+        theirs, peer_memory = with_peak(given.theirs)
+        difference = given.agree(ours, theirs)
         if not difference <= given.limit:
             raise AssertionError(f"{given.kernel}, {given.size}: differs from {given.peer} by {difference:.1e}")
     found |= {"difference": difference, "limit": given.limit if given.theirs else None}
-    memory = peak(given.ours)
-    rounds = [(seconds(given.ours), _their_seconds(given)) for _ in range(given.repeats)]
+    rounds: list[tuple[float, float]] = []
+    start = process_time()
+    while len(rounds) < given.repeats and not (len(rounds) >= 2 and process_time() - start > PATIENCE):
+        rounds.append((seconds(given.ours), _their_seconds(given)))
     us = median(a for a, _ in rounds)
-    found |= {"seconds": us, "repeats": given.repeats, "memory": memory, "extrapolated": given.share < 1}
+    found |= {"seconds": us, "repeats": len(rounds), "memory": memory, "extrapolated": given.share < 1}
     bars = {}
     if given.theirs is not None:
         ratios = [b / a for a, b in rounds]
         found |= {
             "peer_seconds": median(b for _, b in rounds),
-            "peer_memory": peak(given.theirs),
+            "peer_memory": peer_memory,
             "ratio": median(ratios),
             "low": min(ratios),
             "high": max(ratios),
@@ -163,7 +169,7 @@ def growth(given: Growth) -> dict[str, Any]:
     if given.batch:
         each = {size: time / size for size, time in zip(given.sizes, times, strict=True)}
         found["rise"] = max(each[n] for n in given.sizes if n > 100) / each[100]
-        found["memory"] = peak(calls[-1])
+        found["memory"] = with_peak(calls[-1])[1]
         found["reason"] = given.reason if found["rise"] > 1.5 else ""
     return found
 

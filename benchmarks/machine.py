@@ -7,10 +7,12 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import torch
 
@@ -47,16 +49,26 @@ def best(call: Callable[[], object], repeats: int = 5) -> float:
     return min(seconds(call) for _ in range(repeats))
 
 
-def peak(call: Callable[[], object]) -> float | None:
-    """Bytes of memory that a call takes at its peak above what is resident before; None where Linux does not tell."""
-    try:
+def with_peak(call: Callable[[], Any]) -> tuple[Any, float | None]:
+    """What a call gives, and the bytes it takes at its peak above what is resident before (None but on Linux)."""
+    result, used, took = _with_peak(call)
+    if (
+        took < 1
+    ):  # a short call is measured the second time, when it has loaded what it loads; for a long one it is little
+        _, used, _ = _with_peak(call)
+    return result, used
+
+
+def _with_peak(call: Callable[[], Any]) -> tuple[Any, float | None, float]:
+    before = None
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # else the call could live on what was freed before
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
         before = _resident("VmRSS")
-        call()
-        return max(0.0, _resident("VmHWM") - before)
-    except (OSError, AttributeError):
-        return None
+    start = process_time()
+    result = call()
+    took = process_time() - start
+    return result, None if before is None else max(0.0, _resident("VmHWM") - before), took
 
 
 def _resident(field: str) -> float:
