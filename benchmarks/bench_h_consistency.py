@@ -32,6 +32,11 @@ from torch import Tensor
 from benchmarks.harness import Call, Growth, Race, run
 from lib.h_consistency import calibration_gap, fit_bernoulli_nb, fit_gaussian_nb, fit_logistic, margin_transform
 
+NEAR_ZERO = (
+    "In pure noise the weights stay near zero, where a few products with the Hessian come within the tolerated excess: "
+    "this peer stops at a gradient of 4e-5. Ours factorises Hessians until the gradient is below 1e-11; stopping as "
+    "early was not tried, because the kernel promises the minimum."
+)
 CLASSES, EXCESS = 3, 1e-8  # of the objective of a peer
 DESIGNS = ("paper", "isotropic", "noise")
 SOLVERS = {"lbfgs": (1e-5, 1e-6, 1e-7, 1e-8), "newton-cg": (1e-5, 1e-6, 1e-7), "newton-cholesky": (1e-4, 1e-5, 1e-6)}
@@ -109,6 +114,7 @@ def logistic() -> Iterator[Race]:
                     limit=EXCESS,
                     share=some / count,
                     at_least=bar,
+                    reason=NEAR_ZERO if design == "noise" and solver == "newton-cg" else "",
                     repeats=3,
                 )
 

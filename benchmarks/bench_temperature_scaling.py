@@ -2,8 +2,7 @@
 
 Run `make bench CHAPTERS=temperature_scaling`. The peers torchmetrics and netcal are no part of the environment:
 `pip install torchmetrics` and `pip install netcal` (without its dependencies it is enough); a missing one is said to be
-missing. All start from float32 logits: torchmetrics takes them as they are, netcal gets their softmax (timed with and
-without it).
+missing. All start from float32 logits: torchmetrics takes them as they are, netcal gets their softmax.
 """
 
 from __future__ import annotations
@@ -136,9 +135,6 @@ def calibration(logits: Tensor, labels: Tensor) -> Iterator[Race]:
         measure = netcal.ECE(BINS).measure
         whole = partial(from_logits, measure, logits, truth)
         yield Race(kernel, LARGE, ours, "netcal", whole, limit=1e-5, at_least=5, repeats=3)
-        given = partial(measure, logits.softmax(-1).numpy(), truth)
-        size = f"{LARGE}, probabilities given to the peer, not to us"
-        yield Race(kernel, size, ours, "netcal", given, limit=1e-5, repeats=3)
 
 
 def from_logits(measure: Callable[..., float], logits: Tensor, truth: np.ndarray) -> float:

@@ -32,7 +32,7 @@ from .machine import seconds, with_peak
 Call = Callable[[], Any]
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
-PATIENCE = 10.0  # seconds after which two rounds are enough
+PATIENCE = 3.0  # seconds after which two rounds are enough
 
 
 def apart(ours: object, peer: object) -> float:
@@ -153,8 +153,8 @@ def growth(given: Growth) -> dict[str, Any]:
     """Times along an axis, the exponent of the last three, and for a batch how the cost of an element rises."""
     calls = [given.call(size) for size in given.sizes]
     times = [seconds(call) for call in calls]
-    for _ in range(3):  # in turn, so that a busy machine hits all sizes; a second of work averages by itself
-        times = [min(time, seconds(call)) if time < 1 else time for time, call in zip(times, calls, strict=True)]
+    for _ in range(3):  # in turn, so that a busy machine hits all sizes; half a second of work averages by itself
+        times = [min(time, seconds(call)) if time < 0.5 else time for time, call in zip(times, calls, strict=True)]
     exponent = float(np.polyfit(np.log(given.sizes[-3:]), np.log(times[-3:]), 1)[0])
     found: dict[str, Any] = {
         "kernel": given.kernel,

@@ -1,7 +1,8 @@
 """What a sweep over workers costs: the share of the workers' time that is work, the overhead of a task, a lost worker.
 
-Run `make bench`, or this file alone; it writes `benchmarks/results/sweeps.json` for the page *Performance*. Shares and
-not times are compared between numbers of workers: where cores are fewer, or do other work, a task takes longer.
+Run `make bench`, or this file alone; it writes `benchmarks/results/sweeps.json` for the page *Performance*. What a busy
+machine falsifies is not compared: shares stand for times, between the start of the first task and the end of the last,
+and the overhead of a task is the processor time of the process that hands it out and takes its answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,75 +28,81 @@ from lib.sweeps import sweep
 TASKS, TRIVIAL = 16, 300
 
 
-def simulated(point: tuple[int, int]) -> tuple[float, float]:
-    """A task of some tenths of a second: its result, and the seconds it took."""
-    _, seed = point
+def simulated(point: int) -> tuple[float, float, float]:
+    """A task of some tenths of a second: its result, and when it began and ended."""
     torch.set_num_threads(1)
-    start = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    result = simulate_rf_ridge(*powerlaw_task(300, 1.2, 1.5), 100, 150, [0.1], 0.2, num_trials=30, generator=generator)
-    return result.test.item(), time.perf_counter() - start
+    start = time.time()
+    generator = torch.Generator().manual_seed(point)
+    task = powerlaw_task(300, 1.2, 1.5)
+    result = simulate_rf_ridge(*task, 100, 150, [0.1], 0.2, num_trials=30, generator=generator)
+    return result.test.item(), start, time.time()
 
 
 def nothing(point: int) -> int:
     return point
 
 
-def timed(
-    function: Callable[..., object], points: Sequence[object], workers: int
-) -> tuple[dict[object, object], float]:
-    start = time.perf_counter()
-    answers = sweep(function, points, workers=workers, progress=False)
-    return dict(answers), time.perf_counter() - start
+def share_of_work(answers: Mapping[int, tuple[float, float, float]], workers: int) -> str:
+    """The part of the workers' time, from the first start to the last end, that the tasks took; and a task's time."""
+    starts, ends = zip(*(answer[1:] for answer in answers.values()), strict=True)
+    work = sum(ends) - sum(starts)
+    share = work / (workers * (max(ends) - min(starts)))
+    return f"{share:.0%} of the workers' time is work ({len(answers)} tasks, {work / len(answers):.2g} s each)"
 
 
-def main() -> None:
-    """Measure and write."""
-    points = [(1, seed) for seed in range(TASKS)]
-    alone, _ = timed(simulated, points, 0)
-    rows = []
-    for workers in (1, 2, 4):
-        _, started = timed(nothing, range(workers), workers)
-        answers, whole = timed(simulated, points, workers)
-        if any(answers[p][0] != alone[p][0] for p in points):  # type: ignore[index]
-            raise AssertionError(f"{workers} workers give other answers than this process")
-        work = sum(answers[p][1] for p in points)  # type: ignore[index]
-        rows.append(
-            [
-                f"{workers} worker{'s' * (workers > 1)}",
-                f"{TASKS} tasks of {work / TASKS:.2g} s: {work / (workers * max(whole - started, 1e-9)):.0%} of the"
-                f" workers' time is work; {started:.1f} s to start and end them",
-            ]
-        )
-        print(*rows[-1])
-    _, few = timed(nothing, range(2), 2)
-    _, many = timed(nothing, range(TRIVIAL), 2)
-    each = (many - few) / (TRIVIAL - 2)
-    rows.append(["A task", f"{each * 1e3:.2g} ms of overhead, from {TRIVIAL:,} tasks that do nothing on 2 workers"])
+def overhead() -> float:
+    """Processor seconds of this process, where the scheduler runs, for each further task that does nothing."""
+    used = []
+    for tasks in (2, TRIVIAL):
+        start = time.process_time()
+        sweep(nothing, range(tasks), workers=2, progress=False)
+        used.append(time.process_time() - start)
+    return (used[1] - used[0]) / (TRIVIAL - 2)
+
+
+def with_a_lost_worker() -> tuple[dict[int, tuple[float, float, float]], int]:
+    """Answers of a sweep, one of whose two workers is killed in the middle; and how many points were tried again."""
     with tempfile.TemporaryDirectory() as folder:
         killed, tries = Path(folder) / "killed", Path(folder) / "tries"
 
-        def fragile(point: tuple[int, int]) -> tuple[float, float]:
+        def fragile(point: int) -> tuple[float, float, float]:
             with tries.open("a") as file:
                 file.write("x")
-            if point[1] == TASKS // 2 and not killed.exists():
+            if point == TASKS // 2 and not killed.exists():
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return simulated(point)
 
-        _, undisturbed = timed(simulated, points, 2)
-        answers, whole = timed(fragile, points, 2)
-        same = all(answers[p][0] == alone[p][0] for p in points)  # type: ignore[index]
-        again = len(tries.read_text()) - TASKS
-    if not same or len(answers) != TASKS:
-        raise AssertionError("a lost worker changed the answers")
-    rows.append(
-        [
-            "A lost worker",
-            f"1 of 2 killed in the middle: all {TASKS} answers, each once and equal; {again} computed again; "
-            f"{whole:.1f} s instead of {undisturbed:.1f} s",
-        ]
-    )
+        answers = sweep(fragile, range(TASKS), workers=2, progress=False)
+        return answers, len(tries.read_text()) - TASKS
+
+
+def main() -> None:
+    """Measure and write.
+
+    Raises:
+        AssertionError: workers give other answers than this process.
+    """
+    points = range(TASKS)
+    alone = [simulated(point)[0] for point in points]
+
+    def check(answers: Mapping[int, tuple[float, float, float]]) -> None:
+        if [answer[0] for answer in answers.values()] != alone:
+            raise AssertionError("workers give other answers than this process")
+
+    rows = []
+    for workers in (1, 2, 4):
+        answers = sweep(simulated, points, workers=workers, progress=False)
+        check(answers)
+        rows.append([f"{workers} worker{'s' * (workers > 1)}", share_of_work(answers, workers)])
+        print(*rows[-1], flush=True)
+    each = overhead()
+    told = f"{each * 1e3:.2g} ms of processor time where the scheduler runs, from {TRIVIAL} tasks that do nothing"
+    rows.append(["A task", told])
+    answers, again = with_a_lost_worker()
+    check(answers)
+    told = f"1 of 2 killed in the middle: all {TASKS} answers, each once and equal; {again} tried again"
+    rows.append(["A lost worker", told])
     what = machine.describe(("dask", "distributed"))
     content = {
         "caption": f"Sweeps over processes of one machine: {what['processor']}, {what['cores']} cores; "
