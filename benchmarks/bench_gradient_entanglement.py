@@ -1,28 +1,28 @@
 """Inner products of gradients: ours against the loop a user would write, one thread, agreement proved first.
 
-Run `python benchmarks/bench_gradient_entanglement.py`. The peer of pair products takes two backward passes a pair, as
+Run `make bench CHAPTERS=gradient_entanglement`. The peer of pair products takes two backward passes a pair, as
 published code does; peers of the token kernel form the gradients of the unembedding, of both responses at once and
-token by token. Where a peer would take minutes a sample of its pairs is timed, and the time for all is extrapolated and
-marked with ~.
+token by token. Where a peer would take minutes a sample of its pairs is timed, and the time for all is extrapolated.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from timeit import Timer
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.harness import Growth, Race, run
 from lib.gradient_entanglement import (
     CharTransformer,
     layerwise_kernel,
@@ -32,14 +32,14 @@ from lib.gradient_entanglement import (
     token_gram,
 )
 
-PROMPT, LENGTH, PAIRS, REPEATS = 16, 28, 512, 5
+PROMPT, LENGTH, PAIRS, TIMED = 16, 28, 512, 64
 
 
-def model_and_rows(dtype: torch.dtype, **sizes: int) -> tuple[CharTransformer, Tensor, Tensor]:
+def model_and_rows(dtype: torch.dtype, count: int = PAIRS, **sizes: int) -> tuple[CharTransformer, Tensor, Tensor]:
     """The chapter's transformer (or a wider one) and random pairs of its sizes."""
     generator = torch.Generator().manual_seed(0)
     model = CharTransformer(29, generator=generator, **sizes).to(dtype)
-    chosen, rejected = torch.randint(29, (2, PAIRS, LENGTH), generator=generator)
+    chosen, rejected = torch.randint(29, (2, count, LENGTH), generator=generator)
     return model, chosen, rejected
 
 
@@ -78,63 +78,66 @@ def layers(model: nn.Module, chosen: Tensor, rejected: Tensor, chunk: int | None
     return torch.stack([gram.ww, gram.wl, gram.ll])
 
 
-def in_turn(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = REPEATS) -> tuple[float, float]:
-    """Median times, one after the other, so that a busy machine hits both."""
-    us, them = [], []
-    for _ in range(repeats):
-        us.append(Timer(ours).timeit(1))
-        them.append(Timer(theirs).timeit(1))
-    return statistics.median(us), statistics.median(them)
+def cosines(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference relative to the lengths of the two gradients, on the pairs that the loop was given."""
+    scale = (theirs[0] * theirs[2]).sqrt()
+    return float(((ours[:, : theirs.shape[-1]] - theirs).abs() / scale).max())
 
 
-def report(what: str, own: float, other: float, error: float, bar: float | None = None, mark: str = " ") -> None:
-    verdict = "" if bar is None else f"   bar {bar:g} x: {'met' if other / own >= bar else 'MISSED'}"
-    print(f"{what:<46} ours {own:9.2e} s   peer {mark}{other:9.2e} s   {other / own:7.1f} x   off {error:.0e}{verdict}")
-
-
-def compare(name: str, model: nn.Module, chosen: Tensor, rejected: Tensor, tolerance: float) -> None:
-    """One precision: prove agreement, then time both sides in turn."""
-    want = loop(model, chosen, rejected)
-    scale = (want[0] * want[2]).sqrt()
-    for label, ours, chunk, bar in (
-        ("layer by layer", layers, 32, 5.0),
-        ("layer by layer", layers, 256, None),
-        ("gradients by vmap", vectorised, 64, 2.0 if name == "f64" else 4.0),
-    ):
-        call = partial(ours, model, chosen, rejected, chunk)
-        error = float(((call() - want).abs() / scale).max())
-        if error > tolerance:
-            raise AssertionError(f"{label}, {name}: the two sides differ by {error:.1e}")
-        own, other = in_turn(call, lambda: loop(model, chosen, rejected))
-        report(f"512 pairs, {name}, {label}, chunk {chunk}", own, other, error, bar)
-
-
-def pairs() -> None:
-    """512 pairs: layer by layer and by vmap against the loop, over precisions and widths."""
-    for dtype, name, tolerance in ((torch.float64, "f64", 1e-10), (torch.float32, "f32", 1e-2)):
-        compare(name, *model_and_rows(dtype), tolerance)
-    model, chosen, rejected = model_and_rows(torch.float64, width=128, inner=512)
-    few = slice(0, 64)
-    want = loop(model, chosen[few], rejected[few])
-    error = float(((layers(model, chosen[few], rejected[few], 32) - want).abs() / want[0]).max())
-    own, other = in_turn(
-        lambda: layers(model, chosen, rejected, 32), lambda: loop(model, chosen[few], rejected[few]), repeats=3
+def pair_races() -> Iterator[Race]:
+    """512 pairs: layer by layer and by vmap against the loop, over precisions and widths; the loop is given 64."""
+    ways: tuple[tuple[str, Callable[..., Tensor], int, float | None], ...] = (
+        ("layerwise_pair_gram", layers, 32, 5.0),
+        ("layerwise_pair_gram", layers, 256, None),
+        ("pair_gram", vectorised, 64, 2.0),
     )
-    report("512 pairs, f64, 210,000 parameters", own, other * PAIRS / 64, error, mark="~")
+    for dtype, name, limit in ((torch.float64, "float64", 1e-10), (torch.float32, "float32", 1e-2)):
+        rows = model_and_rows(dtype)
+        few = rows[0], rows[1][:TIMED], rows[2][:TIMED]
+        for kernel, way, chunk, bar in ways:
+            yield Race(
+                kernel,
+                f"{PAIRS} pairs, {name}, chunk {chunk}",
+                partial(way, *rows, chunk),
+                "two backward passes a pair",
+                partial(loop, *few),
+                agree=cosines,
+                limit=limit,
+                share=TIMED / PAIRS,
+                at_least=4.0 if kernel == "pair_gram" and name == "float32" else bar,
+                repeats=3,
+            )
+    rows = model_and_rows(torch.float64, width=128, inner=512)
+    few = rows[0], rows[1][:16], rows[2][:16]
+    yield Race(
+        "layerwise_pair_gram",
+        f"{PAIRS} pairs, float64, 210,000 parameters, chunk 32",
+        partial(layers, *rows, 32),
+        "two backward passes a pair",
+        partial(loop, *few),
+        agree=cosines,
+        share=16 / PAIRS,
+        repeats=3,
+    )
 
 
-def kernels() -> None:
-    """All against all."""
+def kernel_race() -> Iterator[Race]:
+    """All against all; the loop is given the two pairs that prove agreement."""
     model, chosen, _ = model_and_rows(torch.float64)
-    few = loop(model, chosen[:2], chosen[1:3])
-    kernel = layerwise_kernel(model, logp, chosen, chunk_size=128)
-    error = float((kernel[0, 1] - few[1, 0]).abs() / few[0, 0])
-    own = statistics.median(Timer(lambda: layerwise_kernel(model, logp, chosen, chunk_size=128)).repeat(3, 1))
-    verdict = "met" if own < 60 else "MISSED"
-    print(f"kernel of 512 sequences, f64, chunk 128: {own:.2f} s, off {error:.0e}   bar 60 s: {verdict}")
+    yield Race(
+        "layerwise_kernel",
+        f"{PAIRS} sequences against each other, float64, chunk 128",
+        partial(layerwise_kernel, model, logp, chosen, chunk_size=128),
+        "two backward passes a pair",
+        partial(loop, model, chosen[:2], chosen[1:3]),
+        agree=lambda ours, theirs: float((ours[0, 1] - theirs[1, 0]).abs() / theirs[0, 0]),
+        share=2 / (PAIRS * (PAIRS + 1) / 2),
+        within=60,
+        repeats=3,
+    )
 
 
-def tokens() -> None:
+def token_races() -> Iterator[Race]:
     """The unembedding's token kernel against explicit gradients."""
     generator = torch.Generator().manual_seed(0)
     batch, length, vocabulary, width = 16, 64, 8192, 128
@@ -151,9 +154,6 @@ def tokens() -> None:
         total: Tensor = (first * second).sum((-1, -2))
         return total
 
-    def ours() -> Tensor:
-        return token_gram(hidden[0], logits[0], target[0], hidden[1], logits[1], target[1])
-
     def token_by_token() -> Tensor:
         """Gradients of four tokens of each response of one pair, one backward pass each."""
         rows = []
@@ -165,48 +165,58 @@ def tokens() -> None:
         found = torch.stack(rows)
         return found[:4] @ found[4:].T
 
-    want, got = explicit(), ours()
-    scale = want.abs().max()
-    own, other = in_turn(ours, explicit)
-    report("token kernel, 16 x 64, V 8192: sum", own, other, float(((got.sum((-1, -2)) - want).abs() / scale).max()), 2)
-    error = float((got[0, :4, :4] - token_by_token()).abs().max() / got[0].abs().max())
-    own, other = in_turn(ours, token_by_token, repeats=3)
-    report("token kernel, 16 x 64, V 8192: every entry", own, other * batch * length / 4, error, 100, "~")
+    ours = partial(token_gram, hidden[0], logits[0], target[0], hidden[1], logits[1], target[1])
+    size = f"{batch} pairs, {length} tokens, vocabulary {vocabulary:,}, float32"
+    yield Race(
+        "token_gram",
+        f"{size}: its sum",
+        ours,
+        "explicit gradients",
+        explicit,
+        agree=lambda got, want: float((got.sum((-1, -2)) - want).abs().max() / want.abs().max()),
+        limit=1e-4,
+        at_least=2,
+    )
+    yield Race(
+        "token_gram",
+        f"{size}: every entry",
+        ours,
+        "a backward pass a token",
+        token_by_token,
+        agree=lambda got, want: float((got[0, :4, :4] - want).abs().max() / got[0].abs().max()),
+        limit=1e-4,
+        share=4 / (batch * length),
+        at_least=100,
+        repeats=3,
+    )
 
 
-def status(field: str) -> float:
-    """A line of this process's memory status, in MB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+def races() -> Iterator[Race]:
+    for section in (pair_races, kernel_race, token_races):
+        yield from section()
 
 
-def peak_memory() -> None:
-    """In a process of its own: resident memory that 512 pairs add, for the chunk that the command line names."""
-    chunk = int(sys.argv[-1])
-    model, chosen, rejected = model_and_rows(torch.float64)
-    layers(model, chosen[:2], rejected[:2], 1)  # loads what the first call loads
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
-    layers(model, chosen, rejected, chunk)
-    print(status("VmHWM") - before)
-
-
-def main() -> None:
-    """Agreement, times and memory."""
-    torch.set_num_threads(1)
-    print(f"one thread; sequences of {LENGTH} tokens; median of {REPEATS} runs in turn; ~ extrapolated from a sample")
-    pairs()
-    kernels()
-    tokens()
-    for chunk in (8, 32, 128, 512):
-        call = [sys.executable, __file__, "--peak-memory", str(chunk)]
-        megabytes = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
-        print(f"512 pairs layer by layer, chunk {chunk:>3}: {megabytes:.0f} MB above the model and its rows")
+def growths() -> Iterator[Growth]:
+    """Against the number of pairs, in chunks of 32, and of sequences compared with each other."""
+    model, chosen, rejected = model_and_rows(torch.float64, 10_000)
+    yield Growth(
+        "layerwise_pair_gram",
+        "pairs, in chunks of 32",
+        (10, 100, 1_000, 10_000),
+        lambda n: partial(layers, model, chosen[:n], rejected[:n], 32),
+        (1, 1),
+        "1 for each pair its own products",
+        batch=True,
+    )
+    yield Growth(
+        "layerwise_kernel",
+        "sequences against each other, in chunks of 128",
+        (64, 128, 256, 512),
+        lambda n: partial(layerwise_kernel, model, logp, chosen[:n], chunk_size=128),
+        (1, 2),
+        "1 where passes through the model bind, 2 where products of all pairs do",
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    if "--peak-memory" in sys.argv:
-        peak_memory()
-    else:
-        main()
+    run(__file__, races, growths)

@@ -1,34 +1,34 @@
 """Effective ridges on a grid of 600 (n, k, ridge): ours against scipy, one thread, agreement proved first.
 
-Run `python benchmarks/bench_rf_regression.py`. The peers solve point by point, as published code does: the pair of
-equations by `scipy.optimize.root` in logarithmic variables; the pair by nested `scipy.optimize.brentq`, once with tight
-brackets and once in a fixed box of thirty decades as published code has it; and our own scalar equation by `brentq`.
-Where a peer would take minutes a sample of its points is timed, and the time for all is extrapolated and marked with ~.
+Run `make bench CHAPTERS=rf_regression`. The peers solve point by point, as published code does: the pair of equations
+by `scipy.optimize.root` in logarithmic variables; the pair by nested `scipy.optimize.brentq`, once with tight brackets
+and once in a fixed box of thirty decades as published code has it; and our own scalar equation by `brentq`. Where a
+peer would take minutes a sample of its points is timed, and the time for all is extrapolated.
 """
 
 from __future__ import annotations
 
-import math
-import resource
-import statistics
-import subprocess
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from timeit import Timer
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from scipy import optimize
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.harness import Growth, Race, run
 from lib.rf_regression import powerlaw_task, rf_risk, solve_effective_ridge
 
 Array = np.ndarray
 Peer = Callable[[Array, float, float, float], float]
 POINTS = 600
-REPEATS = 3
 
 
 def grid(points: int) -> tuple[Array, Array, Array]:
@@ -102,7 +102,7 @@ def scalar_by_brentq(eigenvalues: Array, n: float, k: float, ridge: float) -> fl
     return math.exp(optimize.brentq(excess, lower, upper, xtol=1e-14, rtol=1e-14))
 
 
-ROOT, NESTED, BOX, SCALAR = "root on the pair", "nested brentq", "nested, fixed box", "brentq, our scalar"
+ROOT, NESTED, BOX, SCALAR = "root on the pair", "nested brentq", "nested, fixed box", "brentq on our scalar equation"
 PEERS: dict[str, Peer] = {
     ROOT: pair_by_root,
     NESTED: pair_by_nested_brentq,
@@ -112,72 +112,81 @@ PEERS: dict[str, Peer] = {
 # modes, points, and how many of these points each peer is timed on
 CASES = [
     (100, 1, {ROOT: 1, NESTED: 1, BOX: 1, SCALAR: 1}),
-    (100, POINTS, {ROOT: POINTS, NESTED: 60, BOX: 10, SCALAR: POINTS}),
+    (100, POINTS, {ROOT: 200, NESTED: 60, BOX: 10, SCALAR: POINTS}),
     (10_000, 1, {ROOT: 1, NESTED: 1, BOX: 1, SCALAR: 1}),
-    (10_000, POINTS, {ROOT: 200, NESTED: 60, BOX: 10, SCALAR: 200}),
+    (10_000, POINTS, {ROOT: 100, NESTED: 30, BOX: 10, SCALAR: 100}),
     (1_000_000, 1, {ROOT: 1, SCALAR: 1}),
-    (1_000_000, POINTS, {ROOT: 10, NESTED: 3, SCALAR: 10}),
+    (1_000_000, POINTS, {ROOT: 4, NESTED: 1, SCALAR: 4}),
 ]
-BARS = {(10_000, ROOT): 5, (1_000_000, ROOT): 50, (10_000, BOX): 100}
+BARS = {(10_000, ROOT): 5.0, (1_000_000, ROOT): 50.0, (10_000, BOX): 100.0}
 
 
-def compare(modes: int, points: int, sampled: dict[str, int]) -> None:
-    """Prove agreement on the sampled points, then time both sides in turn."""
-    eigenvalues = powerlaw_task(modes, 1.5, 1.5)[0].numpy()
-    n, k, ridge = grid(points)
-    gammas = ours(eigenvalues, n, k, ridge)
-    for name, count in sampled.items():
-        peer, chosen = PEERS[name], np.linspace(0, points - 1, count).round().astype(int)
-
-        def loop(peer: Peer = peer, chosen: Array = chosen) -> list[float]:
-            return [peer(eigenvalues, n[i], k[i], ridge[i]) for i in chosen]
-
-        error = np.abs(np.array(loop()) / gammas[chosen] - 1).max()
-        if error > 1e-10:
-            raise AssertionError(f"{name}, M = {modes}: the two sides differ by {error:.1e} in gamma")
-        us, them = [], []
-        for _ in range(REPEATS):  # in turn, so that a busy machine hits both
-            us.append(Timer(lambda: ours(eigenvalues, n, k, ridge)).timeit(5) / 5)
-            them.append(Timer(loop).timeit(1))
-        own, other = statistics.median(us), statistics.median(them) * points / count
-        mark, bar = "~" if count < points else " ", BARS.get((modes, name)) if points == POINTS else None
-        verdict = "" if bar is None else f"   bar {bar} x: {'met' if other / own >= bar else 'MISSED'}"
-        print(
-            f"M = {modes:>9,}  {points:>3} points   ours {own:9.2e} s   {name:<18} {mark}{other:9.2e} s   "
-            f"{other / own:8.1f} x   gamma differs by {error:.0e}{verdict}"
-        )
-
-
-def resident() -> float:
-    """Resident memory of this process now, in MB (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-
-def peak_memory() -> None:
-    """In a process of its own: resident memory that a million modes at 600 points add to their input."""
-    index = torch.arange(1, 1_000_001, dtype=torch.float64)
-    eigenvalues = power = index.pow_(-1.5)  # made in place: a temporary here would hide memory taken below
-    n, k, ridge = grid(POINTS)
-    rf_risk(eigenvalues[:2000], power[:2000], n[:2], k[:2], ridge[:2])  # loads what the first call loads
-    before = resident()
-    rf_risk(eigenvalues, power, n, k, ridge)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
-
-
-def main() -> None:
-    """Agreement, times and memory."""
-    torch.set_num_threads(1)
-    print("one thread; power law with exponent 1.5; median of", REPEATS, "runs in turn; ~ extrapolated from a sample")
+def ridges() -> Iterator[Race]:
+    """Each peer on its sample of the points."""
     for modes, points, sampled in CASES:
-        compare(modes, points, sampled)
-    call = [sys.executable, __file__, "--peak-memory"]
-    megabytes = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
-    print(f"test and train errors, 1,000,000 modes x {POINTS} points: {megabytes:.0f} MB above the input (bar 200 MB)")
+        eigenvalues = powerlaw_task(modes, 1.5, 1.5)[0].numpy()
+        given = grid(points)
+        for name, count in sampled.items():
+            chosen = np.linspace(0, points - 1, count).round().astype(int)
+            few = [x[chosen] for x in given]
+            yield Race(
+                "solve_effective_ridge",
+                f"{modes:,} modes, {points} point{'s' * (points > 1)}",
+                partial(ours, eigenvalues, *given),
+                name,
+                partial(point_by_point, PEERS[name], eigenvalues, *few),
+                agree=lambda got, want, chosen=chosen: float(  # type: ignore[misc]
+                    np.abs(want / got[chosen] - 1).max()
+                ),
+                limit=1e-10,
+                share=count / points,
+                at_least=BARS.get((modes, name)) if points == POINTS else None,
+                repeats=3,
+            )
+
+
+def point_by_point(peer: Peer, eigenvalues: Array, n: Array, k: Array, ridge: Array) -> Array:
+    return np.array([peer(eigenvalues, *point) for point in zip(n, k, ridge, strict=True)])
+
+
+def risk() -> Iterator[Race]:
+    """Test and train errors of a million modes at all points: what memory they take."""
+    index = torch.arange(1, 1_000_001, dtype=torch.float64)
+    eigenvalues = power = index.pow_(-1.5)
+    yield Race(
+        "rf_risk",
+        f"1,000,000 modes, {POINTS} points",
+        partial(rf_risk, eigenvalues, power, *grid(POINTS)),
+        memory=200,
+        repeats=3,
+    )
+
+
+def races() -> Iterator[Race]:
+    for section in (ridges, risk):
+        yield from section()
+
+
+def growths() -> Iterator[Growth]:
+    """Against the points of a grid, and against the modes of the spectrum."""
+    rng = np.random.default_rng(0)
+    eigenvalues, power = powerlaw_task(1000, 1.5, 1.5)
+    n, k, ridge = rng.uniform(20, 2000, 10_000), rng.uniform(20, 2000, 10_000), 10 ** rng.uniform(-4, 1, 10_000)
+    each = "1 for each point its own equation"
+    for name, call in (
+        ("solve_effective_ridge", lambda p: partial(solve_effective_ridge, eigenvalues, n[:p], k[:p], ridge[:p])),
+        ("rf_risk", lambda p: partial(rf_risk, eigenvalues, power, n[:p], k[:p], ridge[:p])),
+    ):
+        yield Growth(name, "points, 1,000 modes", (10, 100, 1_000, 10_000), call, (1, 1), each, batch=True)
+    yield Growth(
+        "solve_effective_ridge",
+        f"modes, {POINTS} points",
+        (1_000, 10_000, 100_000, 1_000_000),
+        lambda m: partial(ours, powerlaw_task(m, 1.5, 1.5)[0].numpy(), *grid(POINTS)),
+        (0, 1),
+        "below 1: the tail of the spectrum is summed in groups",
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    if "--peak-memory" in sys.argv:
-        peak_memory()
-    else:
-        main()
+    run(__file__, races, growths)

@@ -1,47 +1,39 @@
 """Calibration errors, temperature fits, bootstrap: ours against torchmetrics, netcal, LBFGS, agreement proved first.
 
-Run `python benchmarks/bench_temperature_scaling.py`. The peers torchmetrics and netcal are no part of the environment:
+Run `make bench CHAPTERS=temperature_scaling`. The peers torchmetrics and netcal are no part of the environment:
 `pip install torchmetrics` and `pip install netcal` (without its dependencies it is enough); a missing one is said to be
-missing. All start from float32 logits: torchmetrics takes them as they are, netcal gets their softmax (timed with and
-without it). Times are those of the processor on one thread; ratios are medians of runs in turn, with the smallest and
-the largest, and above 1 where ours is faster. `--rows` makes the large problem smaller.
+missing. All start from float32 logits: torchmetrics takes them as they are, netcal gets their softmax.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from statistics import median
-from time import process_time
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.harness import Call, Growth, Race, apart, optional, run
 from lib.temperature_scaling import (
+    TemperatureFit,
     binned_calibration_error,
     bootstrap_calibration_error,
     fit_temperature,
     top_label,
 )
 
-REPEATS = 5
 ROWS, CLASSES, BINS = 1_000_000, 100, 15
 HOT = 3.0  # the logits are this much too large
-MEMORY = 200  # MB beyond the input
+MEMORY = 200 * 1e6 / 2**20  # 200 MB beyond the input
+LARGE = f"{ROWS:,} x {CLASSES} logits, float32"
 
 
 def problem(rows: int) -> tuple[Tensor, Tensor]:
@@ -56,50 +48,6 @@ def problem(rows: int) -> tuple[Tensor, Tensor]:
     return logits, labels
 
 
-def peer(name: str) -> ModuleType | None:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        print(f"   {name.split('.')[0]} is missing ({error}): not compared")
-        return None
-
-
-def seconds(call: Callable[[], object], at_least: float = 0.02) -> float:
-    """Time of one call, from as many in a row as fill 20 ms."""
-    start, count = process_time(), 0
-    while count == 0 or process_time() - start < at_least:
-        call()
-        count += 1
-    return (process_time() - start) / count
-
-
-def same(ours: float, theirs: float, limit: float) -> float:
-    """The difference, proved to be below `limit`."""
-    error = abs(ours - theirs)
-    if not error <= limit:
-        raise AssertionError(f"the two sides differ by {error:.1e}, more than {limit:.0e}")
-    return error
-
-
-def short(x: float) -> str:
-    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
-
-
-def race(
-    what: str, ours: Callable[[], object], theirs: Callable[[], object], bar: float = 0.0, repeats: int = REPEATS
-) -> None:
-    """Time both in turn, so that a busy machine hits both, and print the verdict."""
-    us, them = zip(*((seconds(ours), seconds(theirs)) for _ in range(repeats)), strict=True)
-    ratios = [b / a for a, b in zip(us, them, strict=True)]
-    ratio, spread = median(ratios), f"({short(min(ratios))} to {short(max(ratios))})"
-    verdict = f"   bar {bar:g} x: {'met' if ratio >= bar else 'MISSED'}" if bar else ""
-    print(
-        f"   {what:<44} ours {median(us) * 1e3:8.2f} ms   peer {median(them) * 1e3:8.2f} ms   "
-        f"{short(ratio):>6} x {spread}{verdict}",
-        flush=True,
-    )
-
-
 def ece(logits: Tensor, labels: Tensor) -> Tensor:
     return binned_calibration_error(*top_label(logits, labels), n_bins=BINS)
 
@@ -111,42 +59,6 @@ def defined(logits: Tensor, labels: Tensor) -> float:
     for i in range(BINS):
         found += abs(gap[(confidence > i / BINS) & (confidence <= (i + 1) / BINS)].sum())
     return found / len(gap)
-
-
-def agreement() -> None:
-    print("\n1. definitions, 20,000 x 10: largest difference from the peers that share them")
-    logits, labels = torch.randn(20_000, 10, generator=torch.Generator().manual_seed(3)), torch.arange(20_000) % 10
-    pair, metrics, netcal = top_label(logits, labels), peer("torchmetrics.functional.classification"), peer("netcal")
-    if metrics:
-        norms: dict[str, int | str] = {"l1": 1, "l2": 2, "max": "max"}
-        for name, norm in norms.items():
-            theirs = metrics.multiclass_calibration_error(logits, labels, 10, BINS, name).item()
-            print(
-                f"   torchmetrics {name:<4} {same(binned_calibration_error(*pair, norm=norm).item(), theirs, 1e-5):.0e}"
-            )
-    if netcal:
-        measures: dict[str, int | str] = {"ECE": 1, "MCE": "max", "ACE": "mean"}
-        for name, norm in measures.items():
-            theirs = getattr(import_module("netcal.metrics"), name)(BINS).measure(pair[0].numpy(), pair[1].numpy())
-            print(f"   netcal {name:<10} {same(binned_calibration_error(*pair, norm=norm).item(), theirs, 1e-6):.0e}")
-
-
-def calibration(logits: Tensor, labels: Tensor) -> None:
-    print(f"\n5. top-label ECE, {BINS} bins, {len(logits):,} x {CLASSES} float32 logits")
-    ours = partial(ece, logits, labels)
-    print(f"   the definition in float64 differs by {same(ours().item(), defined(logits, labels), 1e-6):.0e}")
-    metrics = peer("torchmetrics.functional.classification")
-    if metrics:
-        theirs = partial(metrics.multiclass_calibration_error, logits, labels, CLASSES, BINS, "l1", validate_args=False)
-        print(f"   torchmetrics, which adds in float32, differs by {same(ours().item(), theirs().item(), 1e-3):.0e}")
-        race("torchmetrics", ours, theirs, 5)
-    netcal = peer("netcal.metrics")
-    if netcal:
-        measure, truth = netcal.ECE(BINS).measure, labels.numpy()
-        probs = logits.softmax(-1).numpy()
-        print(f"   netcal differs by {same(ours().item(), measure(probs, truth), 1e-6):.0e}")
-        race("netcal", ours, lambda: measure(logits.softmax(-1).numpy(), truth), 5)
-        race("netcal, probabilities given to it (not to us)", ours, lambda: measure(probs, truth))
 
 
 def lbfgs(logits: Tensor, labels: Tensor) -> float:
@@ -178,47 +90,111 @@ def exact(logits: Tensor, labels: Tensor, temperature: float) -> tuple[float, fl
     return nll / len(logits), slope / len(logits)
 
 
-def temperature(logits: Tensor, labels: Tensor) -> None:
-    print(f"\n6. temperature, {len(logits):,} x {CLASSES} float32 logits, against LBFGS with strong Wolfe search")
-    fit, theirs = (
-        fit_temperature(logits.double()[:1], labels[:1]),
-        lbfgs(logits, labels),
-    )  # the first loads what it loads
-    fit = fit_temperature(logits, labels)
-    rows = {"ours": fit.temperature.item(), "LBFGS": theirs}
-    found = {name: exact(logits, labels, value) for name, value in rows.items()}
-    for name, (nll, slope) in found.items():
-        print(f"   {name:<6} T {rows[name]:.9g}   NLL {nll:.15g}   gradient {slope:.1e} (of the float32 T, in float64)")
-    print(f"   ours reports gradient {fit.gradient.item():.1e}   bar 1e-10: {verdict(abs(fit.gradient.item()), 1e-10)}")
-    print(f"   NLL above that of LBFGS by {found['ours'][0] - found['LBFGS'][0]:.1e}   bar 0: ", end="")
-    print("met" if found["ours"][0] <= found["LBFGS"][0] + 1e-15 else "MISSED")
-    same(rows["ours"], theirs, 1e-3)
-    race("LBFGS", partial(fit_temperature, logits, labels), partial(lbfgs, logits, labels), 7, repeats=3)
+def definitions() -> Iterator[Race]:
+    """20,000 x 10: every norm against the peers that share the definition."""
+    logits, labels = torch.randn(20_000, 10, generator=torch.Generator().manual_seed(3)), torch.arange(20_000) % 10
+    pair = top_label(logits, labels)
+    metrics, netcal = optional("torchmetrics.functional.classification"), optional("netcal.metrics")
+    norms: dict[str, int | str] = {"l1": 1, "l2": 2, "max": "max"}
+    measures: dict[str, int | str] = {"ECE": 1, "MCE": "max", "ACE": "mean"}
+    size = "20,000 x 10, norm {}"
+    for name, norm in norms.items() if metrics else ():
+        yield Race(
+            "binned_calibration_error",
+            size.format(norm),
+            partial(error_of_logits, logits, labels, norm),
+            "torchmetrics",
+            partial(metrics.multiclass_calibration_error, logits, labels, 10, BINS, name),
+            limit=1e-4,
+        )
+    for name, norm in measures.items() if netcal else ():
+        yield Race(
+            "binned_calibration_error",
+            size.format(norm) + ", probabilities given",
+            partial(binned_calibration_error, *pair, norm=norm),
+            "netcal",
+            partial(getattr(netcal, name)(BINS).measure, pair[0].numpy(), pair[1].numpy()),
+            limit=1e-5,
+        )
 
 
-def verdict(value: float, bar: float) -> str:
-    return "met" if value < bar else "MISSED"
+def error_of_logits(logits: Tensor, labels: Tensor, norm: int | str) -> Tensor:
+    return binned_calibration_error(*top_label(logits, labels), norm=norm)
 
 
-def small() -> None:
-    print("\n2. 256 small fits in one call, against a loop over our own function (float64)")
-    for rows, classes, bar in ((100, 10, 20), (30, 3, 20), (1000, 10, 0)):
-        source = torch.Generator().manual_seed(1)
-        logits = torch.randn(256, rows, classes, dtype=torch.float64, generator=source)
-        noise = torch.empty_like(logits).exponential_(generator=source).log()
-        labels, logits = (logits - noise).argmax(-1), 2.5 * logits
-        ours = partial(fit_temperature, logits, labels)
-
-        def loop(logits: Tensor = logits, labels: Tensor = labels) -> Tensor:
-            pairs = zip(logits, labels, strict=True)
-            return torch.stack([fit_temperature(z, y).temperature for z, y in pairs])
-
-        torch.testing.assert_close(ours().temperature, loop(), rtol=1e-8, atol=0)
-        race(f"256 fits of {rows} x {classes}", ours, loop, bar)
+def calibration(logits: Tensor, labels: Tensor) -> Iterator[Race]:
+    """Top-label ECE in 15 bins; torchmetrics adds a million numbers in float32, hence its limit."""
+    ours, truth = partial(ece, logits, labels), labels.numpy()
+    metrics, netcal = optional("torchmetrics.functional.classification"), optional("netcal.metrics")
+    kernel = "binned_calibration_error"
+    yield Race(kernel, LARGE, ours, "its definition in numpy", partial(defined, logits, labels), limit=1e-6, repeats=1)
+    if metrics:
+        theirs = partial(metrics.multiclass_calibration_error, logits, labels, CLASSES, BINS, "l1", validate_args=False)
+        yield Race(kernel, LARGE, ours, "torchmetrics", theirs, limit=1e-2, at_least=5, memory=MEMORY, repeats=3)
+    if netcal:
+        measure = netcal.ECE(BINS).measure
+        whole = partial(from_logits, measure, logits, truth)
+        yield Race(kernel, LARGE, ours, "netcal", whole, limit=1e-5, at_least=5, repeats=3)
 
 
-def bootstrap() -> None:
-    print("\n3. 1,000 bootstrap replicates of the ECE of 10,000 points, against a loop over samples in numpy")
+def from_logits(measure: Callable[..., float], logits: Tensor, truth: np.ndarray) -> float:
+    return measure(logits.softmax(-1).numpy(), truth)
+
+
+def temperature(logits: Tensor, labels: Tensor) -> Iterator[Race]:
+    """Against LBFGS: gradient below 1e-10 where ours stops, and no larger loss."""
+
+    def difference(fit: TemperatureFit, theirs: float) -> float:
+        (loss, _), (other, _) = (exact(logits, labels, value) for value in (fit.temperature.item(), theirs))
+        if not abs(fit.gradient.item()) < 1e-10 or not loss <= other + 1e-15:
+            raise AssertionError(f"gradient {fit.gradient.item():.1e}, loss above the peer's by {loss - other:.1e}")
+        return abs(fit.temperature.item() - theirs)
+
+    yield Race(
+        "fit_temperature",
+        LARGE,
+        partial(fit_temperature, logits, labels),
+        "LBFGS, strong Wolfe search",
+        partial(lbfgs, logits, labels),
+        agree=difference,
+        limit=1e-3,
+        at_least=7,
+        memory=MEMORY,
+        repeats=3,
+    )
+
+
+def logits_and_labels(count: int, rows: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Sets of logits that are 2.5 times too large."""
+    source = torch.Generator().manual_seed(1)
+    logits = torch.randn(count, rows, classes, dtype=torch.float64, generator=source)
+    noise = torch.empty_like(logits).exponential_(generator=source).log()
+    return 2.5 * logits, (logits - noise).argmax(-1)
+
+
+def small() -> Iterator[Race]:
+    """256 fits in one call, against a loop over our own function."""
+    for rows, classes, bar in ((100, 10, 20.0), (30, 3, 20.0), (1000, 10, None)):
+        logits, labels = logits_and_labels(256, rows, classes)
+        yield Race(
+            "fit_temperature",
+            f"256 sets of {rows:,} x {classes}, float64",
+            partial(fit_temperature, logits, labels),
+            "loop over our own",
+            partial(one_by_one, logits, labels),
+            agree=lambda ours, peer: apart(ours.temperature, peer),
+            limit=1e-8,
+            at_least=bar,
+            repeats=3,
+        )
+
+
+def one_by_one(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([fit_temperature(z, y).temperature for z, y in zip(logits, labels, strict=True)])
+
+
+def bootstrap() -> Iterator[Race]:
+    """1,000 replicates of the ECE of 10,000 points, against a loop over samples in numpy (equal in the mean)."""
     source = torch.Generator().manual_seed(2)
     confidence = torch.rand(10_000, dtype=torch.float64, generator=source)
     outcome = torch.rand(10_000, dtype=torch.float64, generator=source) < confidence * 0.9
@@ -229,68 +205,69 @@ def bootstrap() -> None:
         rng, found = np.random.default_rng(0), np.empty(1000)
         for i in range(1000):
             drawn = rng.integers(len(f), size=len(f))
-            gap = np.bincount(bins[drawn], (f - y)[drawn], BINS)
-            found[i] = np.abs(gap).sum() / len(f)
+            found[i] = np.abs(np.bincount(bins[drawn], (f - y)[drawn], BINS)).sum() / len(f)
         return found
 
-    for kind in ("width", "mass"):
-        ours = partial(bootstrap_calibration_error, confidence, outcome, bins=kind, generator=source)
-        times = [seconds(ours) for _ in range(3)]
-        print(f"   {kind}: {median(times):.2f} s   bar 5 s: {verdict(max(times), 5)}")
-        if kind == "width":
-            got, want = ours(), loop()
-            limit = 5 * want.std() / 1000**0.5
-            print(f"   mean differs by {same(got.mean().item(), want.mean(), limit):.0e}, limit 5 standard errors")
-            race("numpy", ours, loop)
+    def errors_of_mean(ours: Tensor, theirs: np.ndarray) -> float:
+        return float(abs(ours.mean() - theirs.mean()) / (theirs.std() * (2 / 1000) ** 0.5))
+
+    size = "1,000 replicates of 10,000 points, {}"
+    ours = partial(bootstrap_calibration_error, confidence, outcome, generator=source)
+    kernel = "bootstrap_calibration_error"
+    yield Race(
+        kernel,
+        size.format("bins of equal width"),
+        ours,
+        "numpy loop (limit in standard errors)",
+        loop,
+        agree=errors_of_mean,
+        limit=4.5,
+        within=5,
+        repeats=3,
+    )
+    yield Race(kernel, size.format("bins of equal mass"), partial(ours, bins="mass"), within=5, repeats=3)
 
 
-def resident(what: str) -> float:
-    """Resident memory of this process in MB, VmRSS now or VmHWM at its peak (Linux)."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(what))
-    return int(line.split()[1]) * 1024 / 1e6
+def races() -> Iterator[Race]:
+    for section in (definitions, small, bootstrap):
+        yield from section()
+    logits, labels = problem(ROWS)
+    for part in (calibration, temperature):
+        yield from part(logits, labels)
 
 
-def memory(rows: int) -> None:
-    print(f"\n4. peak memory beyond the input, {rows:,} x {CLASSES} float32 logits")
-    for name in ("ece", "fit_temperature"):
-        call = [sys.executable, __file__, "--peak-memory", name, "--rows", str(rows)]
-        used = float(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
-        print(f"   {name:<16} {used:4.0f} MB   bar {MEMORY} MB: {verdict(used, MEMORY)}", flush=True)
+def growths() -> Iterator[Growth]:
+    """Against sets in a batch, and rows of one set."""
+    yield Growth(
+        "fit_temperature",
+        "sets of 100 x 10",
+        (10, 100, 1_000, 10_000),
+        lambda n: partial(fit_temperature, *logits_and_labels(n, 100, 10)),
+        (1, 1),
+        "1 for each set its own fit",
+        batch=True,
+    )
 
+    def errors(count: int) -> Call:
+        source = torch.Generator().manual_seed(2)
+        confidence = torch.rand(count, 200, dtype=torch.float64, generator=source)
+        return partial(binned_calibration_error, confidence, confidence < 0.5)
 
-def peak_memory(name: str, rows: int) -> None:
-    """In a process of its own: memory that the call adds to its input."""
-    calls: dict[str, Callable[[Tensor, Tensor], object]] = {"ece": ece, "fit_temperature": fit_temperature}
-    call = calls[name]
-    call(*problem(2_000))  # loads what the first call loads
-    logits, labels = problem(rows)
-    with suppress(OSError):  # where it is forbidden, the peak of making the input counts too
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = resident("VmRSS")
-    call(logits, labels)
-    print(resident("VmHWM") - before)
-
-
-def main() -> None:
-    """Agreement, times, memory."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--rows", type=int, default=ROWS)
-    arguments.add_argument("--peak-memory", default="")
-    given = arguments.parse_args()
-    torch.set_num_threads(1)
-    if given.peak_memory:
-        peak_memory(given.peak_memory, given.rows)
-        return
-    print(f"torch {torch.__version__}, numpy {np.__version__}; one thread on all sides")
-    print(f"ratios: median of {REPEATS} runs in turn (smallest to largest); LBFGS of 3")
-    agreement()
-    small()
-    bootstrap()
-    memory(given.rows)
-    logits, labels = problem(given.rows)
-    calibration(logits, labels)
-    temperature(logits, labels)
+    sizes, rows = (10, 100, 1_000, 10_000), (1_000, 10_000, 100_000)
+    yield Growth(
+        "binned_calibration_error", "sets of 200", sizes, errors, (1, 1), "1 for each set its own bins", batch=True
+    )
+    logits, labels = problem(rows[-1])
+    for name, call in (("fit_temperature", fit_temperature), ("binned_calibration_error", ece)):
+        yield Growth(
+            name,
+            f"rows of {CLASSES} logits, float32",
+            rows,
+            lambda n, call=call: partial(call, logits[:n], labels[:n]),  # type: ignore[misc]
+            (1, 1),
+            "1: a fixed number of passes over the rows",
+        )
 
 
 if __name__ == "__main__":
-    main()
+    run(__file__, races, growths, ("torchmetrics", "netcal"))

@@ -1,4 +1,4 @@
-"""`make bench`: the benchmarks one after the other, so that none disturbs another."""
+"""`make bench`: the benchmarks one after the other, so that none disturbs another; they write `benchmarks/results/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from . import options
 from .problems import Misuse, Problem, finish
+
+OTHERS = ("precision", "sweeps")  # of no single chapter: run when none is named
 
 
 def scripts(root: Path, chapters: tuple[str, ...]) -> list[Path]:
@@ -23,7 +25,9 @@ def scripts(root: Path, chapters: tuple[str, ...]) -> list[Path]:
             raise Misuse(f"CHAPTERS: got {chapter!r}, which has no benchmark; want some of {', '.join(found)}")
     if not found:
         raise Misuse("benchmarks: found no benchmarks/bench_*.py")
-    return [path for name, path in found.items() if not chapters or name in chapters]
+    others = [root / "benchmarks" / f"{name}.py" for name in OTHERS]
+    chosen = [path for name, path in found.items() if not chapters or name in chapters]
+    return chosen if chapters else chosen + [path for path in others if path.exists()]
 
 
 def main() -> None:
@@ -32,7 +36,8 @@ def main() -> None:
     failed = []
     for path in scripts(root, options.read(root).chapters):
         print(f"== {path.stem.removeprefix('bench_')}", flush=True)
-        environment = os.environ | {"PYTHONPATH": str(root)}
+        paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": paths}
         if subprocess.run([sys.executable, str(path)], cwd=root, env=environment, check=False).returncode:
             failed.append(path.name)
     if failed:

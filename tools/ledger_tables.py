@@ -52,7 +52,7 @@ def by_chapter(records: Sequence[Record], runs: Mapping[str, Mapping[str, Any]],
         rivals = [rival["rejected"] for record in own for rival in record["rivals"].values()]
         run, any_record = runs.get(chapter, {}), own[0] if own else {}
         rows.append(
-            _row(
+            table_row(
                 [
                     ("Chapter", f'<a href="../chapters/{escape(chapter)}.html">{escape(title)}</a>', None),
                     ("Claims that hold", f"{sum(record['passed'] for record in own)} of {len(own)}", None),
@@ -66,13 +66,13 @@ def by_chapter(records: Sequence[Record], runs: Mapping[str, Mapping[str, Any]],
             )
         )
     headings = ["Chapter", "Claims that hold", "Rivals rejected", "Seed", "Scale", "Device", "Run time", "Peak memory"]
-    return _table("ledger-chapters", "Claims by chapter, with the run that checked them", headings, rows)
+    return whole_table("ledger-chapters", "Claims by chapter, with the run that checked them", headings, rows)
 
 
 def by_claim(records: Sequence[Record]) -> str:
     """One row a claim, linked to its place; above it the controls that the script brings to life."""
     headings = ["Verdict", "Claim", "Chapter", "Kind", "Predicted", "Measured", "Error", "Tolerance", "Rivals", "Seed"]
-    rows = [_row(_cells(record), chapter=record["chapter"], kind=record["kind"]) for record in records]
+    rows = [table_row(_cells(record), chapter=record["chapter"], kind=record["kind"]) for record in records]
     chapters = list(dict.fromkeys(record["chapter"] for record in records))
     controls = (
         '<form class="ledger-controls" hidden>'
@@ -82,7 +82,7 @@ def by_claim(records: Sequence[Record]) -> str:
         '<output name="shown" aria-live="polite"></output></form>'
     )
     caption = "Every claim of the book; the statement leads to its place"
-    table = _table("ledger-claims", caption, headings, rows)
+    table = whole_table("ledger-claims", caption, headings, rows)
     scroll = f'<div class="ledger-scroll" role="region" aria-label="Claims" tabindex="0">\n{table}\n</div>'
     return f'<div class="ledger">\n{controls}\n{scroll}\n</div>\n<script src="../_static/ledger.js" defer></script>'
 
@@ -138,7 +138,8 @@ def _options(values: Iterable[str]) -> str:
     return '<option value="">all</option>' + "".join(f"<option>{escape(value)}</option>" for value in values)
 
 
-def _row(cells: Sequence[Cell], **data: str) -> str:
+def table_row(cells: Sequence[Cell], **data: str) -> str:
+    """One row: heading, content as HTML and sort key of each cell; facts for the script."""
     facts = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
     inside = "".join(
         f'<td role="cell" data-label="{label}"{"" if key is None else f" data-key={_quoted(key)}"}>'
@@ -152,7 +153,8 @@ def _quoted(key: float | str) -> str:
     return f'"{escape(str(key))}"'
 
 
-def _table(name: str, caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+def whole_table(name: str, caption: str, headings: Sequence[str], rows: Sequence[str]) -> str:
+    """A table of rows, which a phone shows as cards."""
     head = "".join(f'<th role="columnheader" scope="col">{heading}</th>' for heading in headings)
     body = "\n".join(rows)
     return (

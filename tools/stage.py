@@ -50,6 +50,7 @@ def inputs(root: Path) -> list[Path]:
     """All files besides the executed chapters that decide what the pages look like."""
     folders = [root / "book", root / "lib", Path(__file__).parent]
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    files += sorted((root / "benchmarks" / "results").glob("*.json"))
     pins = [root / name for name in ("_config.yml", "_toc.yml", "requirements.txt", "constraints.txt")]
     return pins + [path for path in files if "__pycache__" not in path.parts]
 
@@ -69,7 +70,7 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
     Raises:
         Problem: a chapter has no hero figure, the claims do not make one ledger, or an assignment cannot be graded.
     """
-    from . import assignments, ledger  # bring in torch, and a warm build stages nothing
+    from . import assignments, ledger, performance  # bring in torch and matplotlib, and a warm build stages nothing
 
     tree = root / "build" / "source"
     shutil.rmtree(tree, ignore_errors=True)
@@ -88,6 +89,8 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
     try:
         took = {name: {"seconds": run.seconds, "peak_memory": run.peak_memory} for name, run in runs.items()}
         totals = ledger.write(executed, took, facts, tree)
+        chapters = {name: ledger.title(root / "chapters" / f"{name}.ipynb") for name in toc_chapters(root)}
+        performance.write(root / "benchmarks" / "results", chapters, tree / "book")
     except ValueError as error:
         raise Problem(str(error)) from error
     assignments.write(root, toc_chapters(root), tree)

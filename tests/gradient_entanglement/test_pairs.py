@@ -47,3 +47,11 @@ def test_minimal_pairs_differ_in_the_best_other_token_at_one_place() -> None:
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    with torch.device(fake_gpu):
+        net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9))
+    rows = torch.empty(3, 10, dtype=torch.int64, device=fake_gpu)
+    assert str(response_logps(net, rows, 4).device) == fake_gpu
+    assert str(minimal_pairs(net, rows, 4, 2).rejected.device) == fake_gpu

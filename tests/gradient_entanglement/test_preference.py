@@ -148,3 +148,12 @@ def test_no_step_is_refused() -> None:
         train_on_pairs(model, pairs, "dpo", lr=0.1, steps=0)
     with pytest.raises(ValueError, match="name: got 'best'"):
         train_on_pairs(model, pairs, "best", lr=0.1, steps=1)
+
+
+def test_steps_and_training_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    with torch.device(fake_gpu):
+        net = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9))
+    rows = torch.empty(B, 10, dtype=torch.int64, device=fake_gpu)
+    pairs, d = PreferencePairs(rows, rows, PROMPT), torch.empty(B, device=fake_gpu)
+    assert str(pair_steps(net, pairs, d, d, 0.1).chosen.device) == fake_gpu
+    assert str(train_on_pairs(net, pairs, "dpo", lr=0.1, steps=2).chosen.device) == fake_gpu

@@ -125,3 +125,9 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     fine: dict[str, Any] = {"labels": [0, 1], "num_classes": 2, "dim": 2, "lambda_w": 0.1, "lambda_h": 0.1, "steps": 2}
     with pytest.raises(ValueError, match=message):
         train_ufm(**(fine | change))
+
+
+def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    labels, generator = torch.empty(6, dtype=torch.int64, device=fake_gpu), torch.Generator()
+    state = train_ufm(labels, 3, 4, lambda_w=0.01, lambda_h=0.01, steps=2, generator=generator)
+    assert {str(x.device) for x in (state.weight, state.features, state.loss)} == {fake_gpu}

@@ -179,3 +179,10 @@ def test_what_is_wrong_with_preferences_is_named(change: dict[str, object], mess
     arguments = {"counts_1": ONE, "counts_2": ONE, "first_preferred": [1.0, 0.0]} | change
     with pytest.raises(ValueError, match=message):
         preference_reward(**arguments)  # type: ignore[arg-type]
+
+
+def test_counts_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    states = torch.empty(4, 6, dtype=torch.int64, device=fake_gpu)
+    counts = discounted_counts(Trajectories(states, states[:, :5]), 0.9, 3, 2)
+    assert counts.shape == (4, 3, 2)
+    assert str(counts.device) == fake_gpu
