@@ -13,7 +13,7 @@ export SCALE SEED DEVICE CHAPTERS SEEDS SCHEDULER PORT
 
 VENV := .venv/bin/python
 
-.PHONY: help book test lint lab serve pdf bench audit assignments pictures new-chapter lock clean environment environment-test
+.PHONY: help book test lint lab serve pdf bench audit assignments wheel-check pictures new-chapter lock clean environment environment-test
 
 help:
 	@echo "make book         build the book into build/html"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench        time the library against its peers"
 	@echo "make audit        execute the chapters with fresh seeds and print how often each claim holds"
 	@echo "make assignments  make the student version, the solution and the grader of each assignment"
+	@echo "make wheel-check  build the package, install it into an empty environment, and run its examples there"
 	@echo "make lint         only the style and type checks of make test"
 	@echo "make pictures     take the pictures of the README anew from the built book"
 	@echo "make new-chapter  start a chapter: NAME=x makes its notebook, package, tests and benchmark"
@@ -78,6 +79,9 @@ audit: environment
 
 assignments: environment
 	@$(VENV) -m tools.assignments
+
+wheel-check: environment
+	@$(VENV) -m tools.wheel
 
 pictures: environment-test
 	@$(VENV) -m tools.pictures
