@@ -18,7 +18,7 @@ VENV := .venv/bin/python
 help:
 	@echo "make book         build the book into build/html"
 	@echo "make test         check everything: style, types, library, chapters, and the book in a browser"
-	@echo "make lab          open the chapters in Jupyter"
+	@echo "make lab          open the chapters in Jupyter, with their text set as in the book"
 	@echo "make serve        show the built book at http://127.0.0.1:8000 (PORT=8001 for another port)"
 	@echo "make pdf          print the built book: a PDF of each page and one of the whole, linked on the pages"
 	@echo "make bench        time the library against its peers"
