@@ -13,17 +13,19 @@ export SCALE SEED DEVICE CHAPTERS SEEDS SCHEDULER PORT
 
 VENV := .venv/bin/python
 
-.PHONY: help book test lint lab serve pdf bench audit assignments pictures new-chapter lock clean environment environment-test
+.PHONY: help book test lint lab serve pdf bench audit assignments wheel-check check-links pictures new-chapter lock clean environment environment-test
 
 help:
 	@echo "make book         build the book into build/html"
 	@echo "make test         check everything: style, types, library, chapters, and the book in a browser"
-	@echo "make lab          open the chapters in Jupyter"
+	@echo "make lab          open the chapters in Jupyter, with their text set as in the book"
 	@echo "make serve        show the built book at http://127.0.0.1:8000 (PORT=8001 for another port)"
 	@echo "make pdf          print the built book: a PDF of each page and one of the whole, linked on the pages"
 	@echo "make bench        time the library against its peers"
 	@echo "make audit        execute the chapters with fresh seeds and print how often each claim holds"
 	@echo "make assignments  make the student version, the solution and the grader of each assignment"
+	@echo "make wheel-check  build the package, install it into an empty environment, and run its examples there"
+	@echo "make check-links  ask every site that the built book links to whether the page is still there"
 	@echo "make lint         only the style and type checks of make test"
 	@echo "make pictures     take the pictures of the README anew from the built book"
 	@echo "make new-chapter  start a chapter: NAME=x makes its notebook, package, tests and benchmark"
@@ -78,6 +80,12 @@ audit: environment
 
 assignments: environment
 	@$(VENV) -m tools.assignments
+
+wheel-check: environment
+	@$(VENV) -m tools.wheel
+
+check-links: environment
+	@$(VENV) -m tools.links
 
 pictures: environment-test
 	@$(VENV) -m tools.pictures

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
+import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 
 
 def load(name: str) -> ModuleType:
@@ -90,3 +94,67 @@ def test_templates_stand_at_the_end_once_for_each_link_to_another_page() -> None
     template = f'<template data-preview="../chapters/c.html#t">{SHOWN}</template>'
     pages = {"chapters/c.html": THEOREM}
     assert load("previews").with_previews(page, "book/p.html", pages) == page.replace("</body>", f"{template}</body>")
+
+
+CELLS = (
+    "from lib import claims, figures\nfrom lib.claims import claim\nfrom lib.a import f, g, h as k\n",
+    "x = f(1)\nfigures.axes()\ndef helper(y):\n    return g(y)\n",
+    "rows = []\nfor i in range(3):\n    rows.append(helper(i))\nk(2)\n",
+    'claim("one", "text", predicted=k(3), measured=x)\nclaim("two", "text", measured=rows, predicted=f(2))\n',
+)
+
+
+def test_a_claim_uses_what_its_numbers_were_made_from() -> None:
+    cells = [{"cell_type": "code", "source": source} for source in CELLS]
+    found = load("used_in").uses({"cells": [{"cell_type": "markdown", "source": "not python"}, *cells]})
+    assert found["lib.a.f"] == ["two", "one"]  # first where it is called itself
+    assert found["lib.a.g"] == ["two"]
+    assert found["lib.a.h"] == ["one"]
+    assert found["lib.figures.axes"] == []
+    assert "lib.a" not in found
+
+
+def test_a_name_that_is_made_anew_forgets_and_a_bound_one_is_another() -> None:
+    source = """
+from lib.a import f, g, h
+from lib.claims import claim
+x, kept = f(1), f(2)
+y = 0
+x = 3
+if x:
+    kept = 4
+for x_ in range(2):
+    claim("loop", "text", measured=y)
+    y = g(x_)
+inner = [x for x in h(1)]
+def local(kept):
+    return kept
+claim("last", "text", predicted=x, measured=local(5))
+claim("kept", "text", measured=kept)
+"""
+    found = load("used_in").uses({"cells": [{"cell_type": "code", "source": source}]})
+    del found["lib.claims.claim"]
+    assert found == {"lib.a.f": ["kept"], "lib.a.g": ["loop"], "lib.a.h": []}
+
+
+def test_use_is_told_in_one_sentence() -> None:
+    used_in = load("used_in").used_in
+    many = [f"c{i}" for i in range(8)]
+    assert used_in("lib.a.f", {"a": {}}) == ""
+    assert used_in("lib.a.f", {"a": {"lib.a.f": ["x"]}}) == "Used in :doc:`/chapters/a` (claim :claim:`x`)."
+    assert used_in("lib.a.f", {"a": {"lib.a.f": many}}).endswith(":claim:`c5` and 2 more).")
+    assert used_in("lib.data.f", {"a": {"lib.data.f": many}, "b": {"lib.data.f": []}}) == (
+        "Used in :doc:`/chapters/a`; :doc:`/chapters/b`."
+    )
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_uses_most_of_its_library_for_claims(chapter: Path) -> None:
+    package = importlib.import_module(f"lib.{chapter.stem}")
+    functions = [name for name in package.__all__ if inspect.isfunction(getattr(package, name))]
+    found = load("used_in").uses(json.loads(chapter.read_text(encoding="utf-8")))
+    with_claims = [name for name in functions if found.get(f"lib.{chapter.stem}.{name}")]
+    assert len(with_claims) >= 0.8 * len(functions)
+    made = {claim for claims in found.values() for claim in claims}
+    assert made
+    assert all(f'\\"{claim}\\"' in chapter.read_text(encoding="utf-8") for claim in made)

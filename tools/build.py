@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from . import execute, notebooks, options, pages, parallel, stage
+from . import execute, notebooks, options, pages, parallel, proofread, stage
 from .options import Options
 from .problems import Problem, finish
 
@@ -42,6 +42,7 @@ def _build(root: Path, chosen: Options) -> bool:
     made, claims = root / "build" / "html.fingerprint", root / "build" / "claims.json"
     if _html(root).is_dir() and claims.exists() and made.exists() and made.read_text(encoding="utf-8") == fingerprint:
         return False
+    proofread.proofread(root, executed)
     facts = root / "build" / "facts"
     tree = stage.stage(root, executed, runs, facts)
     left_out = {name: _text(root, name) for name in stage.toc_chapters(root) if name not in executed}

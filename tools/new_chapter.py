@@ -38,6 +38,31 @@ LIBRARY = """\
 ```
 
 """
+THREAD = """\
+| {{doc}}`{title} </chapters/{name}>` |
+"""
+ASK = """\
+| Say which question it answers. | {{doc}}`{title} </chapters/{name}>` |
+"""
+KNOW = """\
+| and say what it asks for | {{doc}}`{title} </chapters/{name}>` |
+"""
+CHEATS = """
+## {{doc}}`{title} </chapters/{name}>`
+
+Error of a mean ({{prf:ref}}`{label}-error`):
+
+$$
+\\mathbb E(\\bar y-\\mu)^2=\\sigma^2/n
+$$
+
+```python
+>>> from lib.{name} import (
+...     error_of_mean)
+>>> error_of_mean(2.0, [1, 4])
+tensor([2.0000, 0.5000], dtype=torch.float64)
+```
+"""
 
 
 def check_name(root: Path, name: str) -> None:
@@ -64,15 +89,23 @@ def contents(root: Path, name: str) -> dict[Path, str]:
     made = {path: _fill(template, facts) for path, template in _new_files(root, name).items()}
     title = facts["TITLE"]
     row = f"| $e_{{\\text{{{facts['LABEL']}}}}}$ | expected squared error of a mean | `error_of_mean` | {name} |\n"
-    changed = {
-        "_toc.yml": (r"(?:.*\n)*( *)- file: chapters/\S+\n", rf"\g<0>\g<1>- file: chapters/{name}\n"),
-        "book/intro.md": (r"(?s):class-container: heroes\n.*?\n(?=::::\n)", r"\g<0>" + _literal(CARD, name, title)),
-        "book/library.md": (r"(?=^## Claims$)", _literal(LIBRARY, name, title)),
-        "book/notation.md": (r"(?:.*\n)*\|.*\|\n", r"\g<0>" + row.replace("\\", r"\\")),
-    }
-    for page, (place, addition) in changed.items():
+    card, threads, ask, know, library, cheats = (
+        _literal(template, name, title) for template in (CARD, THREAD, ASK, KNOW, LIBRARY, CHEATS)
+    )
+    changed = [
+        ("_toc.yml", r"(?:.*\n)*( *)- file: chapters/\S+\n", rf"\g<0>\g<1>- file: chapters/{name}\n"),
+        ("book/intro.md", r"(?s):class-container: heroes\n.*?\n(?=::::\n)", r"\g<0>" + card),
+        ("book/intro.md", _rows("chapter"), r"\g<0>" + threads),
+        ("book/intro.md", _rows("if you ask"), r"\g<0>" + ask),
+        ("book/intro.md", _rows("if you know"), r"\g<0>" + know),
+        ("book/library.md", r"(?=^## Claims$)", library),
+        ("book/cheat_sheet.md", r"(?s)\A.*\Z", r"\g<0>" + cheats),
+        ("book/notation.md", r"(?:.*\n)*\|.*\|\n", r"\g<0>" + row.replace("\\", r"\\")),
+    ]
+    for page, place, addition in changed:
         path = root / page
-        text, times = re.subn(place, addition, path.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+        before = made.get(path) or path.read_text(encoding="utf-8")
+        text, times = re.subn(place, addition, before, count=1, flags=re.MULTILINE)
         if times != 1:
             raise Problem(f"{page}: found no place for the chapter, want one that matches {place!r}")
         made[path] = text
@@ -131,8 +164,13 @@ def _as_notebook(text: str) -> str:
     return str(nbformat.writes(notebook)) + "\n"
 
 
+def _rows(first: str) -> str:
+    """A pattern of the table whose header begins so, with all its rows."""
+    return rf"^\| {first} \|.*\n\|[-|]+\n(?:\|.*\n)+"
+
+
 def _literal(template: str, name: str, title: str) -> str:
-    return template.format(name=name, title=title).replace("\\", r"\\")
+    return template.format(name=name, label=name.replace("_", "-"), title=title).replace("\\", r"\\")
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
     Raises:
         Problem: a chapter has no hero figure, the claims do not make one ledger, or an assignment cannot be graded.
     """
-    from . import assignments, ledger, performance  # bring in torch and matplotlib, and a warm build stages nothing
+    from . import assignments, ledger, performance, repository  # bring in torch, and a warm build stages nothing
 
     tree = root / "build" / "source"
     shutil.rmtree(tree, ignore_errors=True)
@@ -96,6 +96,8 @@ def stage(root: Path, executed: Mapping[str, Path], runs: Mapping[str, Run], fac
     assignments.write(root, toc_chapters(root), tree)
     left_out = set(toc_chapters(root)) - set(executed)
     config = _load(root / "_config.yml")
+    repository.write_section(config, tree)
+    config = repository.with_buttons(config)
     config.setdefault("parse", {}).setdefault("myst_substitutions", {}).update(totals.substitutions())
     _dump(tree / "_config.yml", config)
     _dump(tree / "_toc.yml", _without(_load(root / "_toc.yml"), {f"chapters/{chapter}" for chapter in left_out}))

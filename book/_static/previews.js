@@ -70,6 +70,7 @@
     const unset = tip.querySelector(".math:not(:has(mjx-container))");
     if (!unset || !window.MathJax?.typesetPromise) return;
     await MathJax.typesetPromise([tip]);
+    tip.querySelectorAll("[tabindex]").forEach((stop) => stop.removeAttribute("tabindex"));
     if (link === wanted) place();
   };
 

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 PARAMETERS = "seed = 1\nscale = 'laptop'\ndevice = 'auto'"
+ALT = {"mystnb": {"image": {"alt": "A square."}}}
 HERO = 'from IPython.display import SVG\nSVG(\'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>\')'
 CONFIG = """\
 title: Toy
@@ -54,7 +55,7 @@ class Toy:
         notebook.cells = [nbformat.v4.new_markdown_cell(f"# {name}\n\n{text}")]
         if parameters is not None:
             notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-        notebook.cells.append(nbformat.v4.new_code_cell(HERO, metadata={"tags": ["hero"]}))
+        notebook.cells.append(nbformat.v4.new_code_cell(HERO, metadata={"tags": ["hero"], **ALT}))
         notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
         path = self.root / "chapters" / f"{name}.ipynb"
         nbformat.write(notebook, path)

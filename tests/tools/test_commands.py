@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from jupyter_core.paths import jupyter_path
 
 from tools import bench, browser, serve
 from tools.problems import Misuse, Problem
@@ -79,6 +80,12 @@ def test_no_browser_is_loud_and_in_ci_a_failure(
     monkeypatch.setenv("CI", "true")
     with pytest.raises(Problem, match="CI=true needs a browser"):
         browser.main()
+
+
+def test_jupyter_sets_the_text_of_chapters() -> None:
+    """`make lab` shows theorems as theorems by an extension that the environment brings."""
+    folders = [Path(folder) / "jupyterlab-myst" / "package.json" for folder in jupyter_path("labextensions")]
+    assert any(path.is_file() for path in folders), folders
 
 
 def test_benchmarks_are_chosen_by_chapter(tmp_path: Path) -> None:

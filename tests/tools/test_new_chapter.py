@@ -100,6 +100,8 @@ def test_it_is_entered_everywhere(tree: Path) -> None:
     assert toc[at + 1] == "      - file: chapters/another2"
     for name in ("my_paper", "another2"):
         assert f":img-top: hero/{name}.svg" in pages["intro.md"]
+        assert pages["intro.md"].count(f"</chapters/{name}>`") == 3, "the map and two reading paths"
+        assert f"({{prf:ref}}`{name.replace('_', '-')}-error`)" in pages["cheat_sheet.md"]
         assert f".. automodule:: lib.{name}\n" in pages["library.md"]
         assert f"| `error_of_mean` | {name} |\n" in pages["notation.md"]
     assert pages["intro.md"].index("another2") < pages["intro.md"].index("## What a claim looks like")
