@@ -124,6 +124,26 @@ def test_few_steps_are_refused_where_they_do_not_suffice() -> None:
     assert near == pytest.approx(1 - math.sqrt(0.75), abs=1e-12)
 
 
+@pytest.mark.parametrize("rise", [0.05, 1.0, 20.0])
+def test_a_minimum_in_any_part_of_the_bracket_is_found_or_the_steps_are_refused(rise: float) -> None:
+    """At t = 1 the transform of a loss that falls to a kink and rises again is what it falls by."""
+    refused = 0
+    for place in np.linspace(0.03, 0.97, 24):
+
+        def loss(u: Tensor, kink: float = float(place)) -> Tensor:
+            return torch.maximum(kink - u, rise * (u - kink))
+
+        for steps in (1, 2, 3, 8, 20, 60):
+            try:
+                got = margin_transform(loss, [1.0], 1.0, num_steps=steps).item()
+            except ValueError as refusal:
+                assert "error of the transform" in str(refusal)  # noqa: PT017
+                refused += 1
+            else:
+                assert got == pytest.approx(place, abs=2e-9)
+    assert refused == 24 * 5
+
+
 def test_it_differentiates_in_t_and_in_a_parameter_of_the_loss() -> None:
     t = torch.tensor([0.1, 0.5, 0.95], dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
@@ -161,6 +181,7 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: margin_transform(lambda u: (1 - u).clamp(0, 1), 0.5), "slope that falls at margin 0, want a convex"),
         (lambda: margin_transform(lambda u: u.square(), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: u.exp(), 0.5), "loss: got one that does not fall at margin 0"),
+        (lambda: margin_transform(lambda u: (-u).clamp_min(0), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: u.log(), 0.5), "loss: got no number at margin -20"),
         (lambda: margin_transform(lambda u: 1 / u.abs(), 0.5), "loss: got inf at margin 0"),
         (lambda: margin_transform(lambda u: u.sum(), [0.5, 0.1]), r"loss: got shape \(\) for margins of shape \(2,\)"),
