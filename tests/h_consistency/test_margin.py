@@ -70,6 +70,11 @@ def test_the_conjugate_equals_the_closed_form(name: str, bound: float, device: s
     torch.testing.assert_close(got, margin_transform_closed(name, t, bound), rtol=0, atol=2e-15)
 
 
+def test_rounding_makes_no_transform_negative() -> None:
+    t = torch.logspace(-18, -6, 60, dtype=torch.float64)
+    assert (margin_transform(LOSSES["logistic"], t) >= 0).all()
+
+
 def test_a_bound_on_scores_is_half_a_bound_on_the_margin() -> None:
     wanted = logistic_transform(GRID, 2, 0.7)
     torch.testing.assert_close(margin_transform(LOSSES["logistic"], GRID, 1.4), wanted, rtol=0, atol=2e-15)
@@ -83,8 +88,8 @@ def test_losses_with_kinks_jumps_in_slope_and_functions_of_torch() -> None:
     torch.testing.assert_close(tilted, (20 * (3 * t - 1) / 2).clamp_min(0), rtol=1e-13, atol=1e-13)
     soft = margin_transform(lambda u: softplus(-u), t, 36.0)  # torch rounds its tail beyond 20
     torch.testing.assert_close(soft, margin_transform_closed("logistic", t, 36.0), rtol=0, atol=1e-9)
-    line = margin_transform(lambda u: -u, t, 3)
-    torch.testing.assert_close(line, 3 * t)
+    line = margin_transform(lambda u: -u, [0.25, 0.5, 1.0], 3)
+    assert line.tolist() == [0.75, 1.5, 3.0]  # the best margin is the bound itself
 
 
 def test_a_loss_that_turns_up_again_has_its_minimum_inside() -> None:
@@ -179,6 +184,10 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: margin_transform(lambda u: 1 - u.tanh(), 0.5), "loss: got a slope that falls at margin -.*convex"),
         (lambda: margin_transform(lambda u: (1 - u).clamp(0, 2), 0.5), "slope that falls at margin -(1|0.9)"),
         (lambda: margin_transform(lambda u: (1 - u).clamp(0, 1), 0.5), "slope that falls at margin 0, want a convex"),
+        (
+            lambda: margin_transform(lambda u: softplus(-u) + 0.01 * (-((200 * u - 5) ** 2)).exp(), 0.5),
+            "slope that falls at margin 0.02",
+        ),
         (lambda: margin_transform(lambda u: u.square(), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: u.exp(), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: (-u).clamp_min(0), 0.5), "loss: got one that does not fall at margin 0"),
