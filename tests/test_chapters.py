@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,32 @@ def test_exactly_one_figure_stands_for_the_chapter_on_the_front_page(chapter: st
 
 
 @each_chapter
+def test_a_figure_cell_shows_nothing_but_its_figure(chapter: str) -> None:
+    """The text of a last expression would be a second output of the figure's name, which the page build refuses."""
+    shown = [
+        f"{chapter}, code cell {i} ({first_line(cell)})"
+        for i, cell in enumerate(cells_of(chapter, "code"), start=1)
+        if "figure" in cell["metadata"].get("mystnb", {}) and shows_a_value(text(cell))
+    ]
+    assert not shown, f"end the last line with a semicolon in: {'; '.join(shown)}"
+
+
+@pytest.mark.parametrize(
+    ("code", "shows"),
+    [
+        ("ax.legend()", True),
+        ("fig = 1\nax.plot(\n    x\n)  # a comment", True),
+        ("ax.legend();", False),
+        ("ax.legend(\n    title='a;'\n);  # a comment", False),
+        ("line = ax.plot(x)", False),
+        ("for ax in axes:\n    ax.legend()", False),
+    ],
+)
+def test_a_value_is_shown_by_a_last_expression_without_a_semicolon(code: str, shows: bool) -> None:
+    assert shows_a_value(code) is shows
+
+
+@each_chapter
 def test_every_exercise_has_an_executed_solution(chapter: str) -> None:
     exercises: list[str] = []
     solved: dict[str, int] = {}
@@ -112,6 +141,15 @@ def test_claims_hold_with_another_seed_and_outputs_are_fit_for_a_page(executed: 
         if any(output.get("name") == "stderr" for output in cell["outputs"])
     ]
     assert not complaints
+
+
+def shows_a_value(code: str) -> bool:
+    """Whether a notebook shows the value of the code's last statement."""
+    statements = ast.parse(code).body
+    if not statements or not isinstance(statements[-1], ast.Expr):
+        return False
+    marks = [token.string for token in tokenize.generate_tokens(io.StringIO(code).readline) if token.string.strip()]
+    return [mark for mark in marks if not mark.startswith("#")][-1] != ";"
 
 
 def first_line(cell: dict[str, Any]) -> str:

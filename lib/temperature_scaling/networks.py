@@ -112,6 +112,8 @@ def train_networks(
     if len(mixing) != count or int(mixing.min()) < 1:
         raise ValueError(f"points: got {points}, want a whole number >= 1, or one for each of {count} networks")
     steps = x.shape[1] // rows
+    flat = tuple(v.flatten(0, 1) for v in (x, y))  # a row of it is copied in one piece
+    first = x.shape[1] * torch.arange(count, device=x.device)[:, None]  # where the rows of each network begin
     optimiser = torch.optim.Adam(networks.parameters(), lr=lr, fused=x.device.type == "cpu")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
     loss = torch.zeros(count, device=x.device)
@@ -119,7 +121,8 @@ def train_networks(
         loss = torch.zeros(count, device=x.device)
         order = torch.rand(count, x.shape[1], generator=generator).argsort(-1).to(x.device)
         for part in order.split(rows, -1)[:steps]:
-            batch = tuple(v.gather(1, part.unsqueeze(-1).expand(-1, -1, v.shape[-1])) for v in (x, y))
+            drawn = (part + first).flatten()
+            batch = tuple(v.index_select(0, drawn).unflatten(0, part.shape) for v in flat)
             mixed, target = mix(batch, mixing, generator)
             optimiser.zero_grad()
             each = -(target * networks(mixed).log_softmax(-1)).sum(-1).mean(-1)
@@ -145,6 +148,9 @@ def mix(batch: Sequence[Tensor], points: Tensor, generator: torch.Generator | No
     mixed, target = weight[:, 0, :, None] * x, weight[:, 0, :, None] * y
     for extra in range(1, most):
         partner = torch.randperm(rows, generator=generator).to(x.device)
-        mixed = mixed + weight[:, extra, :, None] * x[:, partner]
-        target = target + weight[:, extra, :, None] * y[:, partner]
+        some = (points > extra).nonzero().squeeze(-1).to(x.device)  # the others have no weight left
+        drawn = (rows * some[:, None] + partner).flatten()
+        for total, v in ((mixed, x), (target, y)):
+            part = v.flatten(0, 1).index_select(0, drawn).unflatten(0, (-1, rows))
+            total.index_add_(0, some, part.mul_(weight[some, extra, :, None]))
     return mixed, target

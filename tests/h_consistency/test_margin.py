@@ -70,6 +70,11 @@ def test_the_conjugate_equals_the_closed_form(name: str, bound: float, device: s
     torch.testing.assert_close(got, margin_transform_closed(name, t, bound), rtol=0, atol=2e-15)
 
 
+def test_rounding_makes_no_transform_negative() -> None:
+    t = torch.logspace(-18, -6, 60, dtype=torch.float64)
+    assert (margin_transform(LOSSES["logistic"], t) >= 0).all()
+
+
 def test_a_bound_on_scores_is_half_a_bound_on_the_margin() -> None:
     wanted = logistic_transform(GRID, 2, 0.7)
     torch.testing.assert_close(margin_transform(LOSSES["logistic"], GRID, 1.4), wanted, rtol=0, atol=2e-15)
@@ -83,8 +88,8 @@ def test_losses_with_kinks_jumps_in_slope_and_functions_of_torch() -> None:
     torch.testing.assert_close(tilted, (20 * (3 * t - 1) / 2).clamp_min(0), rtol=1e-13, atol=1e-13)
     soft = margin_transform(lambda u: softplus(-u), t, 36.0)  # torch rounds its tail beyond 20
     torch.testing.assert_close(soft, margin_transform_closed("logistic", t, 36.0), rtol=0, atol=1e-9)
-    line = margin_transform(lambda u: -u, t, 3)
-    torch.testing.assert_close(line, 3 * t)
+    line = margin_transform(lambda u: -u, [0.25, 0.5, 1.0], 3)
+    assert line.tolist() == [0.75, 1.5, 3.0]  # the best margin is the bound itself
 
 
 def test_a_loss_that_turns_up_again_has_its_minimum_inside() -> None:
@@ -124,6 +129,26 @@ def test_few_steps_are_refused_where_they_do_not_suffice() -> None:
     assert near == pytest.approx(1 - math.sqrt(0.75), abs=1e-12)
 
 
+@pytest.mark.parametrize("rise", [0.05, 1.0, 20.0])
+def test_a_minimum_in_any_part_of_the_bracket_is_found_or_the_steps_are_refused(rise: float) -> None:
+    """At t = 1 the transform of a loss that falls to a kink and rises again is what it falls by."""
+    refused = 0
+    for place in np.linspace(0.03, 0.97, 24):
+
+        def loss(u: Tensor, kink: float = float(place)) -> Tensor:
+            return torch.maximum(kink - u, rise * (u - kink))
+
+        for steps in (1, 2, 3, 8, 20, 60):
+            try:
+                got = margin_transform(loss, [1.0], 1.0, num_steps=steps).item()
+            except ValueError as refusal:
+                assert "error of the transform" in str(refusal)  # noqa: PT017
+                refused += 1
+            else:
+                assert got == pytest.approx(place, abs=2e-9)
+    assert refused == 24 * 5
+
+
 def test_it_differentiates_in_t_and_in_a_parameter_of_the_loss() -> None:
     t = torch.tensor([0.1, 0.5, 0.95], dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
@@ -159,8 +184,13 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: margin_transform(lambda u: 1 - u.tanh(), 0.5), "loss: got a slope that falls at margin -.*convex"),
         (lambda: margin_transform(lambda u: (1 - u).clamp(0, 2), 0.5), "slope that falls at margin -(1|0.9)"),
         (lambda: margin_transform(lambda u: (1 - u).clamp(0, 1), 0.5), "slope that falls at margin 0, want a convex"),
+        (
+            lambda: margin_transform(lambda u: softplus(-u) + 0.01 * (-((200 * u - 5) ** 2)).exp(), 0.5),
+            "slope that falls at margin 0.02",
+        ),
         (lambda: margin_transform(lambda u: u.square(), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: u.exp(), 0.5), "loss: got one that does not fall at margin 0"),
+        (lambda: margin_transform(lambda u: (-u).clamp_min(0), 0.5), "loss: got one that does not fall at margin 0"),
         (lambda: margin_transform(lambda u: u.log(), 0.5), "loss: got no number at margin -20"),
         (lambda: margin_transform(lambda u: 1 / u.abs(), 0.5), "loss: got inf at margin 0"),
         (lambda: margin_transform(lambda u: u.sum(), [0.5, 0.1]), r"loss: got shape \(\) for margins of shape \(2,\)"),
