@@ -12,6 +12,7 @@ from torch import Tensor
 from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
 from lib.grokking.lazy import stable_step_size
 from lib.grokking.loss import overlap_parts
+from lib.grokking.model import residual_of
 from lib.grokking.setting import (
     read_matrix,
     read_nonnegative,
@@ -58,8 +59,8 @@ def dmft(
         centered: whether the initial function is subtracted from the network.
 
     Returns:
-        `Trajectory` of shape ``(*b, steps + 1)``, ``(*b, steps + 1, N, N)`` and ``(*b, steps + 1, N)``. A run that
-        diverges returns what was computed and warns with the first step that is not finite.
+        `Trajectory` of shape ``(*b, steps + 1)``, ``(*b, steps + 1, N, N)`` and ``(*b, steps + 1, N)``, without
+        gradients. A run that diverges returns what was computed and warns with the first step that is not finite.
 
     Raises:
         ValueError: dimensions that disagree, numbers out of range, too few samples for the steps, an overlap that is
@@ -94,8 +95,8 @@ def dmft(
     )
     start = torch.cat([m.unsqueeze(-1).expand(*rest.shape[:-1], 1), rest], -1)
     runs = batch.numel()
-    numbers = [x.expand(batch).reshape(runs, 1, 1) for x in (scale, share, ratio, rate)]
-    flat = start.expand(*batch, units, units + 1).reshape(runs, units, units + 1)
+    numbers = [x.detach().expand(batch).reshape(runs, 1, 1) for x in (scale, share, ratio, rate)]
+    flat = start.detach().expand(*batch, units, units + 1).reshape(runs, units, units + 1)
     parts = _train(flat, numbers, steps, samples, generator, centered)
     result = Trajectory(*(part.reshape(*batch, *part.shape[1:]) for part in parts))
     warn_if_diverged(result.train, result.test)
@@ -111,30 +112,71 @@ def _train(
     size = known + units * steps
     xi, chance = _draw(a, size, samples, steps, generator)
     used = a.new_empty(runs, units * steps, samples)
-    y, offset, f0 = xi[:, :1].square() / 2, torch.zeros_like(scale), None
+    error = a.new_zeros(runs, units * steps, units * steps)  # what their Gram matrix has beside the identity
+    rows = a.new_zeros(runs, 3 * units, samples)
+    g, z, q = rows.split(units, 1)  # what samples ask of units, new Gaussian numbers, directions of the last step
+    y, f0 = xi[:, :1].square() / 2, None
     curves: list[list[Tensor]] = [[], [], [], []]
     for t in range(steps + 1):
         h = a @ xi[:, :known]
         f = scale * (h.mean(1, keepdim=True) + share / 2 * h.square().mean(1, keepdim=True))
-        f0 = f if f0 is None else f0
-        residual = y - f + (f0 if centered else offset)
+        f0 = f if f0 is None and centered else f0
+        residual = residual_of(y, f, f0)
         now = _observe(a, first, scale, share, centered)
         for curve, value in zip(curves, (residual.square().mean((1, 2)), *now), strict=True):
             curve.append(value)
         if t == steps:
             break
-        g = residual * (1 + share * h)
+        g.copy_(residual * (1 + share * h))
+        z.copy_(xi[:, known : known + units])
         moved = g @ xi[:, :known].mT / samples  # what the known directions give: Stein's lemma
-        fresh, z, old = used[:, units * t : units * (t + 1)], xi[:, known : known + units], used[:, : units * t]
-        q, weights = _fresh_directions(g, old, samples)
-        fresh.copy_(q)
+        length = g.norm(dim=-1, keepdim=True)
+        _project(rows, used[:, : units * t], error[:, : units * t, : units * t])
+        weights = _fresh_directions(g, length, q)
+        used[:, units * t : units * (t + 1)] = q
         factor = _bartlett(chance[t], samples / ratio, known) / ratio.sqrt()
-        z -= (z @ old.mT / samples) @ old  # a Gaussian in what is left of sample space,
-        z -= (z @ q.mT / samples) @ q
-        z += factor.mT @ q  # and the memory of the past in what was used
+        # a Gaussian in what is left of sample space, and the memory of the past in what was used
+        xi[:, known : known + units] = z + (factor.mT - z @ q.mT / samples) @ q
         a = torch.cat([a + rate / scale * moved, rate / scale * (weights.mT @ factor)], -1)
         known += units
     return [torch.stack(curve, 1) for curve in curves]
+
+
+def _project(rows: Tensor, used: Tensor, error: Tensor) -> None:
+    """Take the directions `used` out of the first two thirds of `rows`, in place; the last are the newest of them.
+
+    Rounding leaves directions orthogonal up to `error` only. It is measured on the way, by the same pass over all
+    directions that projects, and the next projection allows for it; a second pass is not needed.
+    """
+    known, samples = used.shape[1:]
+    units = rows.shape[1] // 3
+    seen = rows @ used.mT / samples
+    if known:
+        last = seen[:, 2 * units :]
+        error[:, known - units :] = last
+        error[:, :, known - units :] = last.mT
+        error.diagonal(dim1=1, dim2=2).zero_()
+    seen = seen[:, : 2 * units]
+    rows[:, : 2 * units] -= (seen - (seen - seen @ error) @ error) @ used
+
+
+def _fresh_directions(g: Tensor, length: Tensor, q: Tensor) -> Tensor:
+    """Orthogonal directions of squared length S that span `g`, written to `q`, and their weights in `g` (runs, N, N).
+
+    What is smaller than `length` by more than half of the digits is rounding: its direction is zero, so that it is
+    neither learned nor remembered. Units that agree leave such rows. Spends `g`.
+    """
+    root, least = g.shape[-1] ** 0.5, torch.finfo(g.dtype).eps ** 0.5
+    weights = []
+    for j in range(g.shape[1]):
+        row = g[:, j : j + 1]
+        size = row.norm(dim=-1, keepdim=True)
+        unit = torch.where(size > least * length[:, j : j + 1], row / size, 0.0)
+        along = unit @ g.mT
+        g -= along.mT @ unit
+        q[:, j : j + 1] = root * unit
+        weights.append(along / root)
+    return torch.cat(weights, 1)
 
 
 def _observe(a: Tensor, first: Tensor, scale: Tensor, share: Tensor, centered: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,22 +186,6 @@ def _observe(a: Tensor, first: Tensor, scale: Tensor, share: Tensor, centered: b
         start = (a[..., : first.shape[-1]] @ first.mT, first @ first.mT, first[..., 0])
     loss = overlap_parts(overlap, alignment, scale.flatten(), share.flatten(), 1.0, start)
     return loss.total, overlap, alignment
-
-
-def _fresh_directions(g: Tensor, used: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """Directions (runs, N, S) with squared length S that are orthogonal to `used` and to each other, and the upper
-    triangular weights that make of them what is new in `g`.
-
-    Twice is enough; the second pass acts on directions, because where all units agree the first leaves some that are
-    nothing but rounding.
-    """
-    weights = None
-    for _ in range(2):
-        left = g - (g @ used.mT / samples) @ used
-        q, r = torch.linalg.qr(left.mT)
-        weights = r if weights is None else r @ weights
-        g = q.mT
-    return g * samples**0.5, weights / samples**0.5
 
 
 def _draw(

@@ -67,32 +67,27 @@ def lazy_curve(
     rate = read_positive("lr", lr, like)
     batch = broadcast_batch(psi=ratio.shape, eps=share.shape, lr=rate.shape)
     warn_of_step(rate, _stable(ratio, share))
-    ratio, share, rate = (x.expand(batch).unsqueeze(-1) for x in (ratio, share, rate))
+    ratio, share, rate = (x.expand(batch).unsqueeze(-1).unsqueeze(-1) for x in (ratio, share, rate))
     first = pad(torch.ones(1, dtype=like.dtype, device=like.device), (0, steps + 1))
-    rest = 1 - first
-
-    def gram(v: Tensor) -> Tensor:
-        """The tridiagonal matrix times `v`, of shape (*b, steps + 2)."""
-        return v + ratio * rest * v + ratio.sqrt() * (pad(v[..., 1:], (0, 1)) + pad(v[..., :-1], (1, 0)))
-
-    spike = share * ratio * first
-    signals = [(0.5, share), (0.25, share + spike)]  # the power of each signal, and what its kernel adds to T
-    state = [(first.expand(*batch, steps + 2), torch.zeros(*batch, steps + 2, dtype=like.dtype, device=like.device))]
-    state = state * 2
-    train, linear, constant = [], [], []
+    extra = share * ratio * torch.arange(2, dtype=like.dtype, device=like.device).unsqueeze(-1)  # the constant's alone
+    speed, keep = rate / ratio, 1 - rate / ratio * (1 + share + ratio * (1 - first) + extra * first)
+    side = -rate / ratio.sqrt()
+    d, c = first.expand_as(keep), torch.zeros_like(keep)  # rows: quadratic functions, the constant
+    seen: list[list[Tensor]] = [[], [], [], []]
     for _ in range(steps + 1):
-        moved = []
-        fit, power = ratio.squeeze(-1) * 0, ratio.squeeze(-1) * 0
-        for (weight, diagonal), (d, c) in zip(signals, state, strict=True):
-            fit = fit + weight * d.square().sum(-1)
-            power = power + weight * (c * gram(c)).sum(-1)
-            moved.append((d - rate / ratio * (gram(d) + diagonal * d), c + rate / ratio * d))
-        train.append(fit)
-        linear.append(ratio.squeeze(-1) * power)
-        constant.append((1 - (share * ratio).squeeze(-1) * state[1][1][..., 0]) / 2)
-        state = moved
-    learned, left = torch.stack(linear, -1), torch.stack(constant, -1)
-    return LazyCurve(torch.stack(train, -1), 0.5 + left.square() + learned, learned, left)
+        for values, value in zip(seen, (d * d, c * d, c * c), strict=False):
+            values.append(value.sum(-1))
+        seen[3].append(c[..., 0])
+        c = c + speed * d
+        beside = pad(d, (1, 1))
+        d = keep * d + side * (beside[..., 2:] + beside[..., :-2])
+    dd, cd, cc, start = (torch.stack(values, -1) for values in seen)  # (*b, 2, steps + 1)
+    # since d = e_0 - J c, the power of the learned linear function needs no product with T
+    power = start - cd - share * cc - extra * start.square()
+    share, ratio = share.squeeze(-1), ratio.squeeze(-1)
+    left = (1 - share * ratio * start[..., 1, :]) / 2
+    learned = ratio * (power[..., 0, :] / 2 + power[..., 1, :] / 4)
+    return LazyCurve(dd[..., 0, :] / 2 + dd[..., 1, :] / 4, 0.5 + left.square() + learned, learned, left)
 
 
 def lazy_limit(psi: Real[Tensor, "*#b"] | ArrayLike, eps: Real[Tensor, "*#b"] | ArrayLike) -> LazyCurve:

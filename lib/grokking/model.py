@@ -16,6 +16,9 @@ def activation(h: Real[Tensor, "*#b"] | ArrayLike, eps: Real[Tensor, "*#b"] | Ar
         h: preactivations, any shape.
         eps: $\epsilon\ge0$, weight of the square, broadcastable to `h`.
 
+    Returns:
+        The common shape.
+
     Raises:
         ValueError: no numbers, numbers that are not finite, a negative `eps`, shapes that do not broadcast.
 

@@ -177,6 +177,13 @@ def test_single_precision_stays() -> None:
     torch.testing.assert_close(low.test.double(), high.test, rtol=0.15, atol=0)  # other draws of the same law
 
 
+def test_numbers_that_ask_for_gradients_are_welcome_and_get_none() -> None:
+    alpha = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    got = dmft(*start(2), alpha, 0.5, 2.0, 0.3, 3, 60)
+    assert not got.train.requires_grad
+    torch.testing.assert_close(got.train, dmft(*start(2), 1.0, 0.5, 2.0, 0.3, 3, 60).train)
+
+
 def test_the_device_of_the_overlaps_decides(device: str) -> None:
     overlap, alignment = (torch.tensor(x, device=device) for x in start(2))
     got = dmft(overlap, alignment, 1.0, 0.5, 2.0, 0.3, 3, 60)
