@@ -99,7 +99,7 @@ class Counter(TorchDispatchMode):
             key = x.untyped_storage()._cdata
             if not view and key not in self._made:
                 self._outside[key] = max(self._outside.get(key, 0), _bytes(x))
-        for x in made:
+        for x in () if view else made:
             self._hold(x)
         return out
 

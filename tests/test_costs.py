@@ -57,6 +57,13 @@ def test_counts_are_those_of_the_definition() -> None:
     )
 
 
+def test_inputs_are_read_and_not_held_also_through_a_view_or_from_numpy() -> None:
+    x = torch.rand(100, 50, dtype=torch.float64)
+    found = count(lambda: x.T.exp())
+    assert (found.least, found.peak) == (2 * x.nbytes, x.nbytes)
+    assert count(lambda: torch.as_tensor(x.numpy()).exp()).least == 2 * x.nbytes
+
+
 def test_what_is_released_is_not_held() -> None:
     x = torch.rand(100, dtype=torch.float64)
 

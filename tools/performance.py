@@ -16,6 +16,7 @@ from .ledger import fill
 
 PAGE = "performance.md"
 OTHERS = ("precision", "sweeps", "stamps")  # runs of no single chapter: a caption, headings and rows
+NOTHING = "*No run has been recorded yet.*"
 Result = dict[str, Any]
 
 
@@ -46,6 +47,8 @@ def write(results: Path, titles: Mapping[str, str], book: Path) -> None:
         "growth": performance_tables.growth(chapters, figures),
     }
     parts |= {name: performance_tables.plain(name, found[name]) for name in OTHERS if name in found}
+    parts = {name: part if chapters or name in OTHERS else NOTHING for name, part in parts.items()}
+    parts |= {name: NOTHING for name in OTHERS if name not in found}
     text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
         text = fill(text, name, part, page)

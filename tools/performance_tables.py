@@ -144,15 +144,20 @@ def limits(chapters: Chapters) -> str:
         _cells(
             Kernel=_kernel(race) + _small(escape(_short(title))),
             Limit=BOUND[race["bound"]],
-            Reached=f"{race['reached']:.0%}",
-            Moves=f"{race['counts']['moved'] / max(race['counts']['least'], 1):.3g} times"
-            + _small(f"{race['moving']:.0%} of the copy rate"),
+            Reached=f"{race['reached']:.1%}",
+            Moves=_moves(race) + _small(f"{race['moving']:.0%} of the copy rate"),
             Operators=f"{race['counts']['operators']:,}",
         )
         for (title, _), race in longest.items()
     ]
     headings = ("Kernel", "Limit", "Reached", "Moves", "Operators")
     return whole_table("performance-limits", "The longest run of each kernel against its limit", headings, rows)
+
+
+def _moves(race: Result) -> str:
+    """How many times the least traffic, where a run has recorded that."""
+    least, moved = race["counts"]["least"], race["counts"]["moved"]
+    return f"{times(moved / least)} times" if least else "–"
 
 
 def growth(chapters: Chapters, figures: Mapping[str, str]) -> str:

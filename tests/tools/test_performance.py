@@ -101,6 +101,15 @@ def test_what_belongs_to_no_chapter_is_a_table(tmp_path: Path) -> None:
     assert "2 ms" in text
 
 
+def test_what_was_not_recorded_is_said_to_be_missing(tmp_path: Path) -> None:
+    assert filled(tmp_path, race("f")).count("*No run has been recorded yet.*") == 3
+    (tmp_path / "results" / "apple.json").unlink()
+    (tmp_path / "book" / "performance.md").write_text(PAGE, encoding="utf-8")
+    performance.write(tmp_path / "results", {"apple": "Apple"}, tmp_path / "book")
+    text = (tmp_path / "book" / "performance.md").read_text(encoding="utf-8")
+    assert text.count("*No run has been recorded yet.*") == len(MARKERS)
+
+
 def test_a_book_without_the_page_is_left_alone_and_a_page_without_a_marker_is_named(tmp_path: Path) -> None:
     performance.write(tmp_path, {}, tmp_path)
     assert not list(tmp_path.iterdir())
