@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -67,25 +68,62 @@ def as_whole(name: str, value: Tensor | ArrayLike) -> Tensor:
     >>> as_whole("labels", [0, 2, 1])
     tensor([0, 2, 1])
     """
+    x = read_whole(name, value)
+    require_shape(name, x, x.ndim == 1 and x.shape[0] > 0, "(count,) with count >= 1")
+    return x
+
+
+def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device | None = None) -> Tensor:
+    """`value` as int64 numbers of any shape, on `device` if it is given; floats and booleans are refused."""
     try:
         x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: got {_describe(value)}, want whole numbers") from error
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
-    require_shape(name, x, x.ndim == 1 and x.shape[0] > 0, "(count,) with count >= 1")
-    return x.long()
-
-
-def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device) -> Tensor:
-    """`value` as int64 numbers of any shape on `device`; floats and booleans are refused."""
-    try:
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__}, want whole numbers") from error
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
     return x.to(device=device, dtype=torch.int64)
+
+
+def read_size(name: str, value: object, least: int) -> int:
+    """A single whole number of at least `least`, one of numpy's too: a number of classes, steps or bins."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}: got {value!r}, want a whole number >= {least}")
+    return int(value)
+
+
+def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, least: int) -> Tensor:
+    """`value` as whole numbers of at least `least`, kept as floating numbers in the kind of `like`."""
+    if isinstance(value, bool):
+        raise ValueError(f"{name}: got {value}, want a whole number >= {least}")
+    x = as_float(name, value, like=like)
+    require(name, (x >= least) & (x == x.round()) & x.isfinite(), f"a whole number >= {least}", x)
+    return x
+
+
+def read_finite(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating tensor of finite numbers."""
+    x = as_float(name, value, like=like)
+    require(name, x.isfinite(), "a finite number", x)
+    return x
+
+
+def read_positive(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating tensor of finite numbers above zero."""
+    x = as_float(name, value, like=like)
+    require_positive(name, x)
+    return x
+
+
+def read_nonnegative(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating tensor of finite numbers, zero or above."""
+    x = as_float(name, value, like=like)
+    require_nonnegative(name, x)
+    return x
+
+
+def indicator(numbers: Tensor, count: int, like: Tensor) -> Tensor:
+    """One-hot rows `(*batch, count)` in the dtype of `like`; unlike torch's own it works inside `torch.func.vmap`."""
+    return (numbers.unsqueeze(-1) == torch.arange(count, device=numbers.device)).to(like.dtype)
 
 
 def _describe(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,13 @@ from lib.checks import (
     as_float,
     as_whole,
     broadcast_batch,
+    indicator,
+    read_count,
+    read_finite,
+    read_nonnegative,
+    read_positive,
+    read_size,
+    read_whole,
     require,
     require_finite,
     require_nonnegative,
@@ -111,6 +119,57 @@ def test_labels_are_a_row_of_whole_numbers() -> None:
         as_whole("labels", [0.0, 1.0])
     with pytest.raises(ValueError, match=r"labels: got shape \(1, 2\), want \(count,\)"):
         as_whole("labels", [[0, 1]])
+
+
+def test_whole_numbers_of_any_shape_keep_their_device() -> None:
+    got = read_whole("tokens", [[0, 3], [1, 2]], torch.device("cpu"))
+    assert got.tolist() == [[0, 3], [1, 2]]
+    assert got.dtype == torch.int64
+    assert read_whole("tokens", torch.tensor(5, dtype=torch.int8)).item() == 5
+    for value, seen in (([0.0], "torch.float64"), ([True], "torch.bool"), (["a"], r"list \['a'\]"), ([1j], "torch.c")):
+        with pytest.raises(ValueError, match=f"tokens: got {seen}.*, want whole numbers"):
+            read_whole("tokens", value)
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.0, True, "2", None, float("nan")], ids=repr)
+def test_a_size_is_one_whole_number(value: object) -> None:
+    assert read_size("steps", np.int64(1), 1) == 1
+    with pytest.raises(ValueError, match=f"steps: got {value!r}, want a whole number >= 1"):
+        read_size("steps", value, 1)
+
+
+@pytest.mark.parametrize("value", [1, 2.5, [3, 1], True, float("inf"), float("nan")], ids=repr)
+def test_counts_are_whole_but_kept_as_floating_numbers(value: object) -> None:
+    like = torch.zeros(1, dtype=torch.float32)
+    got = read_count("classes", [2, 7], like, 2)
+    assert got.dtype == torch.float32
+    assert got.tolist() == [2, 7]
+    with pytest.raises(ValueError, match=r"classes: got .*, want a whole number >= 2"):
+        read_count("classes", value, like, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("read", "fine", "bad", "want"),
+    [
+        (read_finite, -1.5, float("inf"), "a finite number"),
+        (read_positive, 0.5, 0.0, "a positive number"),
+        (read_positive, 2.0, float("inf"), "a positive number"),
+        (read_nonnegative, 0.0, -1e-300, "a finite number >= 0"),
+        (read_nonnegative, 1.0, float("nan"), "a finite number >= 0"),
+    ],
+)
+def test_numbers_of_a_sign_are_read(read: Any, fine: float, bad: float, want: str) -> None:
+    assert read("alpha", [fine, 1.0]).tolist() == [fine, 1.0]
+    assert read("alpha", fine, torch.zeros(1)).dtype == torch.float32
+    with pytest.raises(ValueError, match=rf"alpha: got {bad:.6g}, want {want}"):
+        read("alpha", [1.0, bad])
+
+
+def test_an_indicator_is_one_hot_also_inside_vmap() -> None:
+    numbers, like = torch.tensor([[0, 2], [1, 1]]), torch.zeros(1, dtype=torch.float64)
+    want = torch.nn.functional.one_hot(numbers, 3).double()
+    torch.testing.assert_close(indicator(numbers, 3, like), want, rtol=0, atol=0)
+    torch.testing.assert_close(torch.func.vmap(lambda row: indicator(row, 3, like))(numbers), want, rtol=0, atol=0)
 
 
 def test_values_pass_unread_inside_vmap() -> None:

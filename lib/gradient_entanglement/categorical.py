@@ -5,8 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_shape
-from lib.gradient_entanglement.setting import indicator, read_finite, read_step, require_vocabulary
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    indicator,
+    read_finite,
+    read_nonnegative,
+    read_whole,
+    require,
+    require_shape,
+)
+from lib.gradient_entanglement.setting import require_vocabulary
 from lib.shapes import Float, Int, Real
 
 
@@ -120,7 +130,7 @@ def _push(
     require_vocabulary("chosen", win, size)
     require_vocabulary("rejected", lose, size)
     up, down = read_finite("d_w", d_w, like=p), read_finite("d_l", d_l, like=p)
-    step = read_step(lr, p)
+    step = read_nonnegative("lr", lr, p)
     broadcast_batch(
         probs=p.shape[:-1], chosen=win.shape, rejected=lose.shape, d_w=up.shape, d_l=down.shape, lr=step.shape
     )

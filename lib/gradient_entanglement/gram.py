@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_nonnegative, require_shape
-from lib.gradient_entanglement.setting import read_finite
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_finite, require, require_nonnegative, require_shape
 from lib.shapes import Float, Real, Shaped
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require_positive
+from lib.checks import ArrayLike, broadcast_batch, read_finite, read_nonnegative, require_positive
 from lib.gradient_entanglement.gram import PairGram
-from lib.gradient_entanglement.setting import read_finite, read_step
 from lib.shapes import Bool, Float, Int, Real
 
 
@@ -79,7 +78,7 @@ def log_prob_changes(
     LogProbChanges(chosen=tensor(-0.1000, dtype=torch.float64), rejected=tensor(-0.3000, dtype=torch.float64))
     """
     up, down = read_finite("d_w", d_w, like=gram.ww), read_finite("d_l", d_l, like=gram.ww)
-    step = read_step(lr, gram.ww)
+    step = read_nonnegative("lr", lr, gram.ww)
     broadcast_batch(gram=gram.ww.shape, d_w=up.shape, d_l=down.shape, lr=step.shape)
     return LogProbChanges(step * (up * gram.ww - down * gram.wl), step * (up * gram.wl - down * gram.ll))
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_positive
-from lib.gradient_entanglement.setting import read_finite
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_finite, require, require_positive
 from lib.shapes import Float, Real
 
 

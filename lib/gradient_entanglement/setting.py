@@ -5,21 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape
-
-
-def read_finite(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) -> Tensor:
-    """`value` as a floating tensor of finite numbers."""
-    x = as_float(name, value, like=like)
-    require(name, x.isfinite(), "a finite number", x)
-    return x
-
-
-def read_step(lr: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """The learning rate: a finite number, zero or above."""
-    step = as_float("lr", lr, like=like)
-    require("lr", (step >= 0) & step.isfinite(), "a finite number >= 0", step)
-    return step
+from lib.checks import ArrayLike, as_float, read_finite, require, require_shape
 
 
 def require_vocabulary(name: str, tokens: Tensor, size: int, unused: Tensor | None = None) -> None:
@@ -48,8 +34,3 @@ def read_hidden(name: str, hidden: Tensor | ArrayLike, like: Tensor | None = Non
     states = read_finite(name, hidden, like=like)
     require_shape(name, states, states.ndim >= 2, "(*batch, T, d)")
     return states
-
-
-def indicator(tokens: Tensor, size: int, like: Tensor) -> Tensor:
-    """One-hot rows `(*batch, size)` in the dtype of `like`; unlike `one_hot` it works inside `torch.func.vmap`."""
-    return (tokens.unsqueeze(-1) == torch.arange(size, device=tokens.device)).to(like.dtype)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, read_whole, require_shape
-from lib.gradient_entanglement.setting import read_finite, read_step, require_vocabulary
+from lib.checks import ArrayLike, read_finite, read_nonnegative, read_whole, require_shape
+from lib.gradient_entanglement.setting import require_vocabulary
 from lib.shapes import Float, Int, Real
 
 
@@ -65,7 +65,7 @@ def taylor_change(
     theta = read_finite("params", params)
     v = read_finite("direction", direction, like=theta)
     require_shape("direction", v, v.shape == theta.shape, f"{tuple(theta.shape)} as in params")
-    step = read_step(lr, theta)
+    step = read_nonnegative("lr", lr, theta)
     require_shape("lr", step, step.ndim == 0, "a single number")
 
     def along(t: Tensor) -> Tensor:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_shape
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_finite,
+    read_nonnegative,
+    read_whole,
+    require,
+    require_shape,
+)
 from lib.gradient_entanglement.movement import LogProbChanges
-from lib.gradient_entanglement.setting import read_finite, read_hidden, read_mask, read_step, require_vocabulary
+from lib.gradient_entanglement.setting import read_hidden, read_mask, require_vocabulary
 from lib.shapes import Bool, Float, Int, Real
 
 
@@ -132,7 +141,7 @@ def token_changes(
     want = (ww.shape[-1], ll.shape[-1])
     require_shape("k_wl", wl, wl.ndim >= 2 and tuple(wl.shape[-2:]) == want, f"(*batch, {want[0]}, {want[1]})")
     up, down = read_finite("d_w", d_w, like=ww), read_finite("d_l", d_l, like=ww)
-    step = read_step(lr, ww)
+    step = read_nonnegative("lr", lr, ww)
     named = {"k_ww": ww.shape[:-2], "k_wl": wl.shape[:-2], "k_ll": ll.shape[:-2]}
     batch = broadcast_batch(**named, d_w=up.shape, d_l=down.shape, lr=step.shape)
     push = up.unsqueeze(-1) * read_mask("mask_w", mask_w, torch.Size((*batch, want[0])), ww)

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require_shape
+from lib.checks import ArrayLike, read_finite, read_nonnegative, require_shape
 from lib.gradient_entanglement.objectives import margin_objective
-from lib.gradient_entanglement.setting import read_finite, read_step
 from lib.shapes import Float, Real
 
 
@@ -80,7 +79,7 @@ def frozen_kernel_trajectory(
     require_shape("kernel", theta, tuple(theta.shape[-2:]) == (size, size), f"(*batch, {size}, {size})")
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: got {steps!r}, want a whole number >= 1")
-    rate = read_step(lr, theta)
+    rate = read_nonnegative("lr", lr, theta)
     require_shape("lr", rate, rate.ndim == 0, "a single number")
     batch = torch.broadcast_shapes(u.shape, v.shape, (*theta.shape[:-2], u.shape[-1]))
     u, v = u.expand(batch), v.expand(batch)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
-from lib.h_consistency.setting import read_count, read_number, read_unit
+from lib.checks import ArrayLike, read_size
+from lib.h_consistency.setting import read_number, read_unit
 from lib.h_consistency.transform import logistic_transform
 from lib.shapes import Float, Real
 
@@ -39,7 +39,7 @@ def comp_sum_transform(
     """
     x = read_unit("t", t)
     power = read_number("tau", tau, "a finite number >= 0", above=-1e-300, top=1e300)
-    classes = read_count("num_classes", num_classes, 2)
+    classes = read_size("num_classes", num_classes, 2)
     if power == 1:
         return logistic_transform(x)
     scale = float(classes) ** (1 - power)
@@ -75,5 +75,5 @@ def mae_transform(t: Real[Tensor, "*shape"] | ArrayLike, num_classes: int) -> Fl
     tensor([0.0750, 0.2667, 0.5000], dtype=torch.float64)
     """
     x = read_unit("t", t).unsqueeze(-1)
-    pools = torch.arange(2, read_count("num_classes", num_classes, 2) + 1, device=x.device, dtype=x.dtype)
+    pools = torch.arange(2, read_size("num_classes", num_classes, 2) + 1, device=x.device, dtype=x.dtype)
     return torch.maximum(x / pools, x - 1 / pools).amin(-1)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require_nonnegative
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_size, require_nonnegative
 from lib.h_consistency.newton import Problem, forms_hessian, minimise
 from lib.h_consistency.samples import IN_MEMORY, collect, indicator, read_samples
-from lib.h_consistency.setting import read_count
 from lib.shapes import Float, Int, Real
 
 IN_CACHE = 1 << 22  # numbers in use at once on the CPU: 32 MiB
@@ -68,7 +67,7 @@ def fit_logistic(
     (tensor([-0.3718,  0.3718], dtype=torch.float64), True)
     """
     samples = read_samples(x, y, num_classes, sample_weight)
-    steps = read_count("num_steps", num_steps, 1)
+    steps = read_size("num_steps", num_steps, 1)
     penalty = as_float("ridge", ridge, like=samples.x)
     require_nonnegative("ridge", penalty)
     batch = broadcast_batch(samples=samples.batch, ridge=penalty.shape)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require
-from lib.h_consistency.setting import read_bound, read_count, read_number, read_unit
+from lib.checks import ArrayLike, read_size, require
+from lib.h_consistency.setting import read_bound, read_number, read_unit
 from lib.h_consistency.transform import logistic_transform
 from lib.shapes import Float, Real
 
@@ -52,7 +52,7 @@ def margin_transform(
     """
     x = read_unit("t", t)
     limit = read_number("bound", bound, "a finite number > 0", above=0, top=math.nextafter(math.inf, 0))
-    steps = read_count("num_steps", num_steps, 1)
+    steps = read_size("num_steps", num_steps, 1)
     level = _margins(loss, torch.zeros_like(x))
     with torch.no_grad():
         if x.device.type == "cpu":

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, shared_kind
-from lib.h_consistency.setting import read_count, read_number
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_size, require, shared_kind
+from lib.h_consistency.setting import read_number
 from lib.shapes import Float, Real
 
 ANGLES, RADII, REACH = 201, 121, 10.0  # nodes in both polar coordinates; half a window in standard deviations
@@ -43,7 +43,7 @@ def nb_sample_bound(
     >>> round(nb_sample_bound(100, 3, 0.5, 0.2, 0.05))
     7514
     """
-    features, classes = read_count("num_features", num_features, 1), read_count("num_classes", num_classes, 2)
+    features, classes = read_size("num_features", num_features, 1), read_size("num_classes", num_classes, 2)
     tau = read_number("margin", margin, "0 < margin <= 2", above=0, top=2)
     low = read_number("floor", floor, "0 < floor <= 0.5", above=0, top=0.5)
     rate = read_number("failure", failure, "0 < failure < 1", above=0, top=math.nextafter(1, 0))

@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape
-from lib.h_consistency.setting import read_count
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_size, read_whole, require, require_shape
 from lib.shapes import Float, Int
 
 IN_MEMORY = 1 << 27  # numbers that a chunk may use where no cache matters: 1 GiB
@@ -57,13 +55,13 @@ def read_samples(
         ValueError: fewer than two classes, another shape, a number that is not finite, a negative weight, a label that
             is no class, or a class without a sample whose weight is above zero.
     """
-    classes = read_count("num_classes", num_classes, 2)
+    classes = read_size("num_classes", num_classes, 2)
     features = as_float("x", x)
     require_shape("x", features, features.ndim >= 2 and 0 not in features.shape, "(*batch, n, d) with n, d >= 1")
     if not is_known(features.sum().isfinite()):  # a finite sum has finite terms: look at each only where it is not
         require("x", features.isfinite(), "finite numbers", features)
     rows = features.shape[-2]
-    labels = _read_labels(y, features.device)
+    labels = read_whole("y", y, features.device)
     require_shape("y", labels, labels.ndim >= 1 and labels.shape[-1] == rows, f"(*batch, {rows}), one class a row of x")
     require("y", (labels >= 0) & (labels < classes), f"a class from 0 to {classes - 1}", labels)
     if sample_weight is None:
@@ -77,16 +75,6 @@ def read_samples(
         there = ((labels == k) & (weight > 0)).any(-1)
         require("y", there, f"a sample of class {k} in every data set, with a weight above zero", there.long())
     return Samples(features, labels, weight, batch)
-
-
-def _read_labels(y: Tensor | ArrayLike, device: torch.device) -> Tensor:
-    try:
-        labels = y if isinstance(y, Tensor) else torch.from_numpy(np.array(y))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"y: got {type(y).__name__}, want whole numbers") from error
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"y: got {labels.dtype}, want whole numbers, the classes")
-    return labels.to(device=device, dtype=torch.int64)
 
 
 def is_known(holds: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -53,13 +53,6 @@ def read_number(name: str, value: object, want: str, *, above: float | int, top:
 def read_bound(bound: object) -> float:
     """The bound on every score: a positive number, or infinity."""
     return read_number("bound", bound, "a number > 0, or math.inf", above=0)
-
-
-def read_count(name: str, value: object, least: int) -> int:
-    """A whole number of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: got {value!r}, want a whole number >= {least}")
-    return int(value)
 
 
 def read_each(names: Sequence[str], values: Sequence[Tensor | ArrayLike]) -> list[Tensor]:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require
-from lib.h_consistency.setting import read_bound, read_count, read_each, read_unit
+from lib.checks import ArrayLike, as_float, read_size, require
+from lib.h_consistency.setting import read_bound, read_each, read_unit
 from lib.shapes import Float, Real
 
 STEPS = 64  # halvings of the bracket of log(t - t0)
@@ -35,7 +35,7 @@ def logistic_dead_zone(num_classes: int, bound: float | int) -> float:
     >>> round(logistic_dead_zone(3, 1.0), 5)
     0.06338
     """
-    spare = (read_count("num_classes", num_classes, 2) - 2) * math.exp(-2 * read_bound(bound))
+    spare = (read_size("num_classes", num_classes, 2) - 2) * math.exp(-2 * read_bound(bound))
     return spare / (2 + spare)
 
 
@@ -68,7 +68,7 @@ def logistic_transform(
     tensor([0.0000, 0.1011, 0.5191], dtype=torch.float64)
     """
     x = read_unit("t", t)
-    classes, limit = read_count("num_classes", num_classes, 2), read_bound(bound)
+    classes, limit = read_size("num_classes", num_classes, 2), read_bound(bound)
     t0 = logistic_dead_zone(classes, limit)
     return _above_dead_zone((x - t0).clamp_min(0), classes, limit)
 
@@ -97,7 +97,7 @@ def inverse_logistic_transform(
     """
     r = as_float("regret", regret)
     require("regret", r >= 0, "a number >= 0", r)
-    classes, limit = read_count("num_classes", num_classes, 2), read_bound(bound)
+    classes, limit = read_size("num_classes", num_classes, 2), read_bound(bound)
     t0 = logistic_dead_zone(classes, limit)
     goal = r.detach()
     low = torch.full_like(goal, LOWEST if r.dtype == torch.float64 else LOWEST / 9)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lib.checks import ArrayLike, shared_kind
+from lib.checks import ArrayLike, read_count, read_finite, read_nonnegative, read_positive, shared_kind
 from lib.neural_collapse.losses import sigmoid_difference
-from lib.neural_collapse.setting import broadcast, read_count, read_finite, read_nonnegative, read_positive
+from lib.neural_collapse.setting import broadcast
 from lib.shapes import Float, Real
 
 STEPS = 70  # halvings of a bracket whose logarithm is a few dozen wide

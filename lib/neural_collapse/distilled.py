@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, shared_kind
+from lib.checks import ArrayLike, read_nonnegative, read_positive, shared_kind
 from lib.neural_collapse.losses import sigmoid_difference
 from lib.neural_collapse.optimum import Layer, gap_at, read_layer
-from lib.neural_collapse.setting import broadcast, read_nonnegative, read_positive
+from lib.neural_collapse.setting import broadcast
 from lib.shapes import Float, Real
 
 STEPS = 64  # halvings of the bracket

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
-from lib.neural_collapse.setting import one_hot, read_finite, read_labels, read_matrix
+from lib.checks import ArrayLike, broadcast_batch, indicator, read_finite, require_shape, shared_kind
+from lib.neural_collapse.setting import read_labels, read_matrix
 from lib.shapes import Float, Int, Real
 
 
@@ -101,7 +101,7 @@ def pull_push(
     require_shape("features", h, h.shape[-2] == rows, f"(*batch, {rows}, d) as the residual has n = {rows}")
     y = read_labels(labels, rows, classes, d.device)
     broadcast_batch(residual=d.shape[:-2], labels=y.shape[:-1], features=h.shape[:-2])
-    own = d * one_hot(y, classes, d)
+    own = d * indicator(y, classes, d)
     pull, push = own.mT @ h / -rows, (d - own).mT @ h / -rows
     return PullPush(pull + 0.0, push + 0.0)  # no minus zero
 

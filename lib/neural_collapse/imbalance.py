@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
-from lib.neural_collapse.setting import broadcast, read_count, read_positive
+from lib.checks import ArrayLike, broadcast_batch, read_count, read_positive, require_shape, shared_kind
+from lib.neural_collapse.setting import broadcast
 from lib.shapes import Float, Real
 
 

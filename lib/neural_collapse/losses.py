@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
-from lib.neural_collapse.setting import one_hot, read_labels, read_matrix, read_positive
+from lib.checks import ArrayLike, broadcast_batch, indicator, read_positive, require_shape, shared_kind
+from lib.neural_collapse.setting import read_labels, read_matrix
 from lib.shapes import Float, Int, Real
 
 VARIANTS = ("plain", "norm")
@@ -38,7 +38,7 @@ def cross_entropy_residual(
     o = _read_logits("logits", logits, shared_kind(logits))
     y = read_labels(labels, o.shape[-2], o.shape[-1], o.device)
     broadcast_batch(logits=o.shape[:-2], labels=y.shape[:-1])
-    return o.softmax(-1) - one_hot(y, o.shape[-1], o)
+    return o.softmax(-1) - indicator(y, o.shape[-1], o)
 
 
 def binary_kl(

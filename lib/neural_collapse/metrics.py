@@ -9,9 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_finite, require_shape, shared_kind
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_finite,
+    require,
+    require_finite,
+    require_shape,
+    shared_kind,
+)
 from lib.neural_collapse.passes import ClassSums, SecondPass, class_sums, second_pass
-from lib.neural_collapse.setting import read_finite, read_labels, read_matrix
+from lib.neural_collapse.setting import read_labels, read_matrix
 from lib.shapes import Float, Int, Real
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require, shared_kind
-from lib.neural_collapse.setting import broadcast, read_count, read_positive
+from lib.checks import ArrayLike, read_count, read_positive, require, shared_kind
+from lib.neural_collapse.setting import broadcast
 from lib.shapes import Float, Real
 
 LARGEST_GAP = 60.0

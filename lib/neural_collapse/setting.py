@@ -8,34 +8,6 @@ from torch import Tensor
 from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_finite, require_shape
 
 
-def read_finite(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """`value` as a floating tensor of finite numbers."""
-    x = as_float(name, value, like=like)
-    require(name, x.isfinite(), "a finite number", x)
-    return x
-
-
-def read_positive(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """`value` as a floating tensor of finite numbers above zero."""
-    x = as_float(name, value, like=like)
-    require(name, (x > 0) & x.isfinite(), "a finite number > 0", x)
-    return x
-
-
-def read_nonnegative(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """`value` as a floating tensor of finite numbers, zero or above."""
-    x = as_float(name, value, like=like)
-    require(name, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
-    return x
-
-
-def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, least: int) -> Tensor:
-    """`value` as a floating tensor of whole numbers, `least` or above."""
-    x = as_float(name, value, like=like)
-    require(name, (x >= least) & (x == x.round()) & x.isfinite(), f"a whole number >= {least}", x)
-    return x
-
-
 def read_matrix(name: str, value: Tensor | ArrayLike, like: Tensor, want: str, width: int | None = None) -> Tensor:
     """`value` as finite numbers with at least two axes, the last one of `width` entries if that is given."""
     x = as_float(name, value, like=like)
@@ -51,17 +23,6 @@ def read_labels(labels: Tensor | ArrayLike, rows: int, num_classes: int, device:
     require_shape("labels", x, x.ndim >= 1 and x.shape[-1] == rows, f"(*batch, {rows}), one label a row")
     require("labels", (x >= 0) & (x < num_classes), f"whole numbers from 0 to {num_classes - 1}", x)
     return x
-
-
-def require_classes(num_classes: int) -> None:
-    """Raise `ValueError` unless there are at least two classes, for a number that decides a shape."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes: got {num_classes!r}, want a whole number >= 2")
-
-
-def one_hot(labels: Tensor, num_classes: int, like: Tensor) -> Tensor:
-    """One-hot rows `(*batch, n, C)` in the dtype of `like`; unlike torch's own it works inside `torch.func.vmap`."""
-    return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).to(like.dtype)
 
 
 def broadcast(**values: Tensor) -> list[Tensor]:

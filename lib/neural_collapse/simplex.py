@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.neural_collapse.setting import require_classes
+from lib.checks import read_size
 from lib.shapes import Float
 
 
@@ -43,7 +43,7 @@ def simplex_etf(
             [-0.5000,  1.0000, -0.5000],
             [-0.5000, -0.5000,  1.0000]], dtype=torch.float64)
     """
-    require_classes(num_classes)
+    read_size("num_classes", num_classes, 2)
     if isinstance(dim, bool) or not isinstance(dim, int) or dim < num_classes - 1:
         raise ValueError(f"dim: got {dim!r}, want a whole number >= {num_classes - 1}, one less than the classes")
     if not dtype.is_floating_point:

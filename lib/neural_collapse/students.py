@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lib.checks import indicator
 from lib.neural_collapse.losses import sigmoid_difference
-from lib.neural_collapse.setting import one_hot
 from lib.shapes import Float, Int
 
 
@@ -183,7 +183,7 @@ def _signal(
     rows = labels.shape[-1]
     outputs = [model.logits(h)]
     main = outputs[0].detach()
-    residuals = [mix.ce[:, None, None] * (main.softmax(-1) - one_hot(labels, main.shape[-1], main).unsqueeze(1))]
+    residuals = [mix.ce[:, None, None] * (main.softmax(-1) - indicator(labels, main.shape[-1], main).unsqueeze(1))]
     if teacher is not None:
         goal = teacher / temperature
         heads = ((mix.main, model.main), (mix.linear, model.linear), (mix.nonlinear, model.nonlinear))

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_whole, require, require_shape, shared_kind
-from lib.neural_collapse.setting import one_hot, read_labels, read_nonnegative, read_positive, require_classes
+from lib.checks import (
+    ArrayLike,
+    as_whole,
+    indicator,
+    read_nonnegative,
+    read_positive,
+    read_size,
+    require,
+    require_shape,
+    shared_kind,
+)
+from lib.neural_collapse.setting import read_labels
 from lib.shapes import Float, Int, Real
 
 
@@ -60,7 +70,7 @@ def train_ufm(
     >>> bool(state.loss[-1] < 0.1 * state.loss[0])
     True
     """
-    require_classes(num_classes)
+    read_size("num_classes", num_classes, 2)
     for name, count in (("dim", dim), ("steps", steps)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name}: got {count!r}, want a whole number >= 1")
@@ -77,7 +87,7 @@ def train_ufm(
         start * torch.randn(size, dim, dtype=like.dtype, device=source.device, generator=source).to(like.device)
         for size in (num_classes, rows)
     )
-    hot, losses = one_hot(y, num_classes, like), []
+    hot, losses = indicator(y, num_classes, like), []
     for _ in range(steps):
         log_p = (features @ weight.mT).log_softmax(-1)
         penalty = (decay_w * weight.square().sum() + decay_h * features.square().sum()) / 2

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, read_size, shared_kind
 from lib.shapes import Float, Real
-from lib.starc.setting import over_pairs, read_dynamics, read_gamma, require_count
+from lib.starc.setting import over_pairs, read_dynamics, read_gamma
 
 
 def random_mdp(
@@ -53,7 +53,7 @@ def random_mdp(
     (torch.Size([3, 4, 2, 4]), True, True)
     """
     for name, size in (("states", states), ("actions", actions)):
-        require_count(name, size)
+        read_size(name, size, 1)
     where = generator.device if device is None and generator is not None else device
     z = torch.randn(*batch, states, actions, states, generator=generator, dtype=dtype, device=where)
     possible = (z > threshold) | (z == z.amax(-1, keepdim=True))

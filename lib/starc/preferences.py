@@ -9,9 +9,9 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
+from lib.checks import ArrayLike, as_float, read_size, require, require_shape, shared_kind
 from lib.shapes import Float, Int, Real
-from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy, require_count
+from lib.starc.setting import read_dynamics, read_gamma, read_initial, read_policy
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def sample_trajectories(
     >>> walk.states, walk.actions
     (tensor([[0, 1, 0, 1]]), tensor([[0, 0, 0]]))
     """
-    require_count("count", count)
-    require_count("steps", steps)
+    read_size("count", count, 1)
+    read_size("steps", steps, 1)
     like = shared_kind(P, policy, initial)
     dynamics = read_dynamics(P, like)
     require_shape("P", dynamics, dynamics.ndim == 3, "(S, A, S)")

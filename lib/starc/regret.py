@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, indicator, read_size
 from lib.shapes import Float, Real
 from lib.starc.policy import levelled
 from lib.starc.policy_iteration import ITERATIONS, extremes
 from lib.starc.problems import Problems
 from lib.starc.regret_search import Lines, crossing, meeting_point, search
 from lib.starc.rewards import largest_mean_size, mean_reward
-from lib.starc.setting import one_hot, read_task, require_count, trivial_share
+from lib.starc.setting import read_task, trivial_share
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def worst_case_regret(
     >>> worst_case_regret(R1, R2, stay, 0.0).normalised.round(decimals=9)
     tensor(1., dtype=torch.float64)
     """
-    require_count("steps", steps)
-    require_count("iterations", iterations)
+    read_size("steps", steps, 1)
+    read_size("iterations", iterations, 1)
     task = read_task(P, gamma, initial, R1=R1, R2=R2)
     dynamics, discount, batch = task.dynamics, task.discount, task.batch
     states, actions = dynamics.shape[-3:-1]
@@ -123,7 +123,7 @@ def worst_case_regret(
     normalised = torch.where(trivial[:, 1] & ~trivial[:, 0], torch.ones_like(lost), normalised)
     outside = normalised.detach() - normalised.detach().clamp(0, 1)
     normalised = normalised - torch.where(outside.abs() < torch.finfo(outside.dtype).eps ** 0.5, outside, 0)  # rounding
-    taken = one_hot(policies[:, :4], actions, visits) * visits[:, :4].detach().unsqueeze(-1)
+    taken = indicator(policies[:, :4], actions, visits) * visits[:, :4].detach().unsqueeze(-1)
     mixed = (weights[..., None, None, None] * taken.unflatten(1, (2, 2))).sum(1)  # (N, 2, S, A)
     staying = trivial[:, 0, None, None]  # nothing to lose: the same policy twice
     mixed = torch.stack((mixed[:, 0], torch.where(staying, mixed[:, 0], mixed[:, 1])), 1)

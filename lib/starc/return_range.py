@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, indicator, read_size
 from lib.shapes import Float, Real
 from lib.starc.policy import levelled, visits_of
 from lib.starc.policy_iteration import ITERATIONS, extremes
 from lib.starc.problems import Problems
 from lib.starc.rewards import largest_mean_size, mean_reward
-from lib.starc.setting import one_hot, read_task, require_count, trivial_share
+from lib.starc.setting import read_task, trivial_share
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def return_range(
     >>> found.lowest.round(decimals=9), found.highest.round(decimals=9)
     (tensor(0., dtype=torch.float64), tensor(2., dtype=torch.float64))
     """
-    require_count("iterations", iterations)
+    read_size("iterations", iterations, 1)
     task = read_task(P, gamma, initial, R=R)
     return range_of(
         mean_reward(task.rewards[0], task.dynamics), task.dynamics, task.discount, task.start, task.batch, iterations
@@ -113,7 +113,7 @@ def optimal_policy_regret(
     >>> optimal_policy_regret(to_second, to_first, either, 0.5).round(decimals=9)
     tensor(1., dtype=torch.float64)
     """
-    require_count("iterations", iterations)
+    read_size("iterations", iterations, 1)
     task = read_task(P, gamma, initial, R1=R1, R2=R2)
     dynamics, discount, start = task.dynamics, task.discount, task.start
     (first, second), batch = task.rewards, task.batch
@@ -135,7 +135,7 @@ def range_of(
     with torch.no_grad():
         found = extremes(Problems.stack(dynamics, discount, level.unsqueeze(-3), batch), iterations)
         residual = found.residual.reshape(batch) * size
-        policies = one_hot(found.actions, actions, mean).reshape(*batch, 2, states, actions)
+        policies = indicator(found.actions, actions, mean).reshape(*batch, 2, states, actions)
     both = torch.stack(torch.broadcast_tensors(mean, level * size[..., None, None]), -3)
     problems = Problems.stack(dynamics, discount, both, batch)
     visits = problems.visits(found.actions, start.expand(*batch, states).reshape(-1, states))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -22,11 +21,6 @@ class Task:
     start: Tensor
     rewards: tuple[Tensor, ...]
     batch: torch.Size
-
-
-def one_hot(actions: Tensor, count: int, like: Tensor) -> Tensor:
-    """Deterministic policies `(*batch, S, A)` from actions `(*batch, S)`, without a look at the data."""
-    return (actions.unsqueeze(-1) == torch.arange(count, device=actions.device)).to(like.dtype)
 
 
 def trivial_share(like: Tensor) -> float:
@@ -130,12 +124,6 @@ def read_weights(weights: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor
     w = read_reward("weights", weights, dynamics, dynamics)
     require("weights", w >= 0, "numbers >= 0", w)
     return w
-
-
-def require_count(name: str, count: int) -> None:
-    """Raise `ValueError` unless it is a whole number of at least 1."""
-    if not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"{name}: got {count}, want a whole number of at least 1")
 
 
 def over_pairs(gamma: Tensor) -> Tensor:

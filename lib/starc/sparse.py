@@ -15,6 +15,7 @@ from lib.checks import (
     as_float,
     as_whole,
     broadcast_batch,
+    read_size,
     require,
     require_finite,
     require_shape,
@@ -22,7 +23,7 @@ from lib.checks import (
 )
 from lib.shapes import Float, Int, Real
 from lib.starc.krylov import discounted_solution
-from lib.starc.setting import read_gamma, read_policy, require_count
+from lib.starc.setting import read_gamma, read_policy
 
 STEPS = 512
 
@@ -74,7 +75,7 @@ def sparse_val_canonical(
     tensor([ 0.6667, -0.6667], dtype=torch.float64)
     """
     steps = STEPS if sweeps is None else sweeps
-    require_count("sweeps", steps)
+    read_size("sweeps", steps, 1)
     like = shared_kind(rewards, probs, gamma, policy)
     chance = as_float("probs", probs, like=like)
     require_shape("probs", chance, chance.ndim == 3 and chance.numel() > 0, "(S, A, K)")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, indicator
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import indicator, read_labelled, read_real
+from lib.temperature_scaling.setting import read_labelled, read_real
 
 STEPS = 100
 ROWS = 4096  # rows whose curvature is held at once

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, read_size
 from lib.shapes import Float, Real, Shaped
 from lib.temperature_scaling.calibration import binned_calibration_error
-from lib.temperature_scaling.setting import read_confidence, read_size
+from lib.temperature_scaling.setting import read_confidence
 
 HELD = 1 << 20  # resampled points held at once
 

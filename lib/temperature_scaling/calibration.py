@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, indicator
 from lib.shapes import Float, Int, Real, Shaped
 from lib.temperature_scaling.rows import blocks
-from lib.temperature_scaling.setting import indicator, read_classes, read_confidence, read_probs, require_bins
+from lib.temperature_scaling.setting import read_classes, read_confidence, read_probs, require_bins
 
 NORMS = (1, 2, "max", "mean")
 

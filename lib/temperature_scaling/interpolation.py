@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, read_count, require, shared_kind
 from lib.shapes import Float, Real
-from lib.temperature_scaling.setting import read_count, read_number
+from lib.temperature_scaling.setting import read_number
 
 STEPS = 80
 

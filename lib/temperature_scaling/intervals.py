@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
+from lib.checks import ArrayLike, as_float, read_size, require, require_shape, shared_kind
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_number, read_real, read_size
+from lib.temperature_scaling.setting import read_number, read_real
 
 
 @dataclass(frozen=True)

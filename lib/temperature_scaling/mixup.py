@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, read_whole, require, require_shape
+from lib.checks import ArrayLike, as_float, indicator, read_size, read_whole, require, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import SUM_TOLERANCE, indicator, read_classes, read_size
+from lib.temperature_scaling.setting import SUM_TOLERANCE, read_classes
 
 
 def mixup_batch(

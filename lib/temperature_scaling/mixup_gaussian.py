@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
+from lib.checks import ArrayLike, as_float, indicator, require, require_shape, shared_kind
 from lib.shapes import Float, Real
 from lib.temperature_scaling.mixup_intervals import CHUNK, require_mixing, smooth_nodes
-from lib.temperature_scaling.setting import SUM_TOLERANCE, indicator
+from lib.temperature_scaling.setting import SUM_TOLERANCE
 
 
 def mixup_minimizer_gaussian(

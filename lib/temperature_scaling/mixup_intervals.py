@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require
+from lib.checks import ArrayLike, as_float, read_size, require
 from lib.shapes import Float, Real
 from lib.temperature_scaling.intervals import IntervalMixture, class_columns
-from lib.temperature_scaling.setting import read_real, read_size
+from lib.temperature_scaling.setting import read_real
 
 CHUNK = 1 << 21  # integrand values held at once
 

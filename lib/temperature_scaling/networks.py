@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lib.checks import ArrayLike, as_float, require_shape
+from lib.checks import ArrayLike, as_float, indicator, require_shape
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import indicator, read_classes
+from lib.temperature_scaling.setting import read_classes
 
 Batch = tuple[Tensor, Tensor]  # inputs (networks, rows, d) and soft targets (networks, rows, k)
 

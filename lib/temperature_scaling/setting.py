@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_finite, require_shape
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_size,
+    read_whole,
+    require,
+    require_finite,
+    require_shape,
+)
 
 SUM_TOLERANCE = 1e-4  # how far the sum of a row of probabilities may lie from one
 
@@ -19,22 +28,6 @@ def read_number(name: str, value: Tensor | ArrayLike, like: Tensor, low: float, 
     x = as_float(name, value, like=like)
     require(name, (x >= low) & (x <= high), want, x)
     return x
-
-
-def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, low: int) -> Tensor:
-    """`value` as whole numbers from `low`, kept as floating numbers in the kind of `like`."""
-    if isinstance(value, bool):
-        raise ValueError(f"{name}: got a truth value, want whole numbers >= {low}")
-    x = as_float(name, value, like=like)
-    require(name, (x >= low) & (x == x.round()) & x.isfinite(), f"whole numbers >= {low}", x)
-    return x
-
-
-def read_size(name: str, value: int, low: int) -> int:
-    """A single whole number from `low` on, which numpy's may be too."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise ValueError(f"{name}: got {value!r}, want a whole number >= {low}")
-    return int(value)
 
 
 def read_real(name: str, value: float | int) -> float:
@@ -122,8 +115,3 @@ def require_bins(n_bins: int, bins: str) -> None:
     read_size("n_bins", n_bins, 1)
     if bins not in ("width", "mass"):
         raise ValueError(f"bins: got {bins!r}, want 'width' or 'mass'")
-
-
-def indicator(labels: Tensor, n_classes: int, like: Tensor) -> Tensor:
-    """One-hot rows in the dtype of `like`, without a look at the data."""
-    return (labels.unsqueeze(-1) == torch.arange(n_classes, device=labels.device)).to(like.dtype)

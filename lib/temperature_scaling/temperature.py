@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike
+from lib.checks import ArrayLike, read_size
 from lib.shapes import Float, Int, Real
 from lib.temperature_scaling.rows import LOG2E, blocks
-from lib.temperature_scaling.setting import read_labelled, read_real, read_size
+from lib.temperature_scaling.setting import read_labelled, read_real
 
 SUBSET = 1 << 14  # rows of the first fit, where there are at least twice as many
 COARSE = 2  # steps on all rows in the precision of the input

@@ -218,7 +218,7 @@ def test_subsets_of_one_pool_are_never_copied_all_at_once() -> None:
         ({"y": 1}, r"y: got shape \(\)"),
         ({"y": [0.0, 1.0, 1.0]}, "y: got torch.float64, want whole numbers"),
         ({"y": [True, False, True]}, "y: got torch.bool, want whole numbers"),
-        ({"y": ["a", "b", "b"]}, "y: got list, want whole numbers"),
+        ({"y": ["a", "b", "b"]}, r"y: got list \['a', 'b', 'b'\], want whole numbers"),
         ({"y": [0, 1, 2]}, "y: got 2, want a class from 0 to 1"),
         ({"y": [0, 1, -1]}, "y: got -1, want a class from 0 to 1"),
         ({"y": [1, 1, 1]}, "y: got 0, want a sample of class 0 in every data set"),

@@ -99,9 +99,9 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
 
 
 def test_a_process_needs_a_state_and_an_action() -> None:
-    with pytest.raises(ValueError, match="states: got 0, want a whole number of at least 1"):
+    with pytest.raises(ValueError, match="states: got 0, want a whole number >= 1"):
         random_mdp(0, 1)
-    with pytest.raises(ValueError, match="actions: got -2, want a whole number of at least 1"):
+    with pytest.raises(ValueError, match="actions: got -2, want a whole number >= 1"):
         random_mdp(1, -2)
 
 

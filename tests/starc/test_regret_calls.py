@@ -179,8 +179,8 @@ HALF, PAIR = [[[0.5, 0.5], [1.0, 0.0]]] * 2, [[[0.0, 1.0], [0.0, 0.0]]] * 2
         ({"R2": [[[0.0, math.inf], [0.0, 0.0]]] * 2}, "R2: got inf, want finite numbers"),
         ({"initial": [1.0]}, r"initial: got shape \(1,\), want \(\*batch, 2\)"),
         ({"initial": [0.5, 0.4]}, "initial: got 0.9, want rows that sum to one"),
-        ({"steps": 0}, r"steps: got 0, want .*at least 1"),
-        ({"iterations": -1}, r"iterations: got -1, want .*at least 1"),
+        ({"steps": 0}, r"steps: got 0, want a whole number >= 1"),
+        ({"iterations": -1}, r"iterations: got -1, want a whole number >= 1"),
         ({"R1": [PAIR] * 2, "R2": [PAIR] * 3}, r"R1 \(2,\), R2 \(3,\), P \(\).*: got shapes that do not broadcast"),
     ],
 )

@@ -268,7 +268,7 @@ HALF, PAIR = [[[0.5, 0.5], [1.0, 0.0]]] * 2, [[[0.0, 1.0], [0.0, 0.0]]] * 2
         ({"initial": [1.0]}, r"initial: got shape \(1,\), want \(\*batch, 2\)"),
         ({"initial": [0.5, 0.4]}, "initial: got 0.9, want rows that sum to one"),
         ({"initial": [-0.5, 1.5]}, "initial: got -0.5, want no negative entry"),
-        ({"iterations": 0}, r"iterations: got 0, want .*at least 1"),
+        ({"iterations": 0}, r"iterations: got 0, want a whole number >= 1"),
         ({"initial": [[0.5, 0.5]] * 2, "gamma": [0.1] * 3}, r"gamma \(3,\), initial \(2,\): got shapes that do not"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from lib import starc
 from lib.checks import shared_kind
-from lib.starc.setting import read_policy, read_weights, require_count, trivial_share
+from lib.starc.setting import read_policy, read_weights, trivial_share
 
 Call = Callable[[Any, Any], object]
 
@@ -127,13 +127,6 @@ def test_defaults_of_policies_and_weights() -> None:
     weights = read_weights([[[1.0] * 3] * 2] * 3, P)
     assert weights is not None
     assert weights.dtype == torch.float32
-
-
-def test_a_number_of_steps_is_at_least_one() -> None:
-    require_count("steps", 1)
-    for steps in (0, -3):
-        with pytest.raises(ValueError, match=rf"sweeps: got {steps}, want .*at least 1"):
-            require_count("sweeps", steps)
 
 
 def test_rewards_whose_sums_overflow_are_finite_all_the_same() -> None:

@@ -236,7 +236,7 @@ REWARDS, NEXT, PROBS = [[[1.0, 0.0]], [[0.0, 2.0]]], [[[0, 1]], [[1, 0]]], [[[0.
         ({"policy": [[0.5], [1.0]]}, "policy: got 0.5, want rows that sum to one"),
         ({"policy": [[0.5, 0.5]] * 2}, r"policy: got shape \(2, 2\), want \(\*batch, 2, 1\)"),
         ({"policy": [[[1.0]] * 2]}, r"policy: got shape \(1, 2, 1\), want \(2, 1\)"),
-        ({"sweeps": 0}, r"sweeps: got 0, want .*at least 1"),
+        ({"sweeps": 0}, r"sweeps: got 0, want a whole number >= 1"),
         ({"rewards": [REWARDS] * 2, "gamma": [0.1] * 3}, r"rewards \(2,\), gamma \(3,\): got shapes that do not"),
     ],
 )
