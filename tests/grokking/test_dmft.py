@@ -168,7 +168,8 @@ def test_units_that_agree_stay_stable(eps: float) -> None:
 
 
 def test_single_precision_stays() -> None:
-    low = dmft(*(torch.tensor(x, dtype=torch.float32) for x in start(2)), 1.0, 0.5, 2.0, 0.3, 20, 4000)
+    c, m = (torch.tensor(x, dtype=torch.float32) for x in start(2))
+    low = dmft(c, m, 1.0, 0.5, 2.0, 0.3, 20, 4000)
     high = dmft(*start(2), 1.0, 0.5, 2.0, 0.3, 20, 4000)
     for name in NAMES:
         assert getattr(low, name).dtype == torch.float32
