@@ -168,7 +168,8 @@ def test_units_that_agree_stay_stable(eps: float) -> None:
 
 
 def test_single_precision_stays() -> None:
-    low = dmft(*(torch.tensor(x, dtype=torch.float32) for x in start(2)), 1.0, 0.5, 2.0, 0.3, 20, 4000)
+    c, m = (torch.tensor(x, dtype=torch.float32) for x in start(2))
+    low = dmft(c, m, 1.0, 0.5, 2.0, 0.3, 20, 4000)
     high = dmft(*start(2), 1.0, 0.5, 2.0, 0.3, 20, 4000)
     for name in NAMES:
         assert getattr(low, name).dtype == torch.float32
@@ -261,3 +262,16 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     fine |= {"lr": 0.2, "steps": 4, "samples": 100}
     with pytest.raises(ValueError, match=message):
         dmft(**(fine | change))
+
+
+def test_the_law_holds_in_ten_dimensions() -> None:
+    """Where one dimension more or less, and each entry of the small triangular factor, shows."""
+    runs, (c, m) = 40_000, start(2)
+    got = dmft(np.tile(c, (runs, 1, 1)), m, 1.0, 0.5, 2.0, 0.5, 2, 20, generator=draws(4))
+    W, beta = oracle.planted(c, m, 10)
+    X = np.random.default_rng(6).normal(size=(runs, 20, 10)) / math.sqrt(10)
+    want = oracle.simulate(np.tile(W, (runs, 1, 1)), X, beta, 1.0, 0.5, 0.5, 2)
+    for name, curve in zip(NAMES, want, strict=True):
+        ours, theirs = np.arctan(getattr(got, name).numpy()), np.arctan(curve)  # bounded: heavy tails weigh nothing
+        noise = np.sqrt((ours.var(0) + theirs.var(0)) / runs)
+        assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 4.5 * noise + 1e-12).all(), name

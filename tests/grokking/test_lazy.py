@@ -130,7 +130,7 @@ def test_single_precision_stays_and_agrees() -> None:
 
 def test_gradients_pass_through() -> None:
     given = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (2.0, 0.4, 0.3)]
-    assert torch.autograd.gradcheck(lambda *a: tuple(getattr(lazy_curve(*a, 6), n) for n in NAMES), given)
+    assert torch.autograd.gradcheck(lambda p, e, r: tuple(getattr(lazy_curve(p, e, r, 6), n) for n in NAMES), given)
     assert torch.autograd.gradcheck(lambda *a: tuple(getattr(lazy_limit(*a), n) for n in NAMES[1:]), given[:2])
 
 

@@ -87,12 +87,12 @@ def test_batches_are_their_members() -> None:
 
 
 def test_single_precision_stays_and_agrees() -> None:
-    low = [torch.tensor(x, dtype=torch.float32) for x in (W, X, oracle.target(X, BETA))]
-    got = gd_step(*low, 0.7, 0.4, 0.3)
+    w, x, y = (torch.tensor(a, dtype=torch.float32) for a in (W, X, oracle.target(X, BETA)))
+    got = gd_step(w, x, y, 0.7, 0.4, 0.3)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), gd_step(W, X, oracle.target(X, BETA), 0.7, 0.4, 0.3), rtol=1e-5, atol=1e-5)
-    assert network_output(low[0], low[1], 0.7, 0.4).dtype == torch.float32
-    assert network_output(low[0], X, 0.7, 0.4).dtype == torch.float32  # a list or an array follows the tensors
+    assert network_output(w, x, 0.7, 0.4).dtype == torch.float32
+    assert network_output(w, X, 0.7, 0.4).dtype == torch.float32  # a list or an array follows the tensors
 
 
 def test_gradients_pass_through() -> None:

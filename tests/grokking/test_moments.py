@@ -20,7 +20,7 @@ W, X, BETA = RNG.normal(size=(5, 6)), RNG.normal(size=(9, 6)) / math.sqrt(6), RN
 Y = oracle.target(X, BETA)
 
 
-def by_hand(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(w: Any) -> tuple[Any, Any]:
     return sum(w) / len(w), sum(np.outer(row, row) for row in w) / len(w)
 
 
@@ -116,8 +116,8 @@ def test_batches_are_their_members() -> None:
 
 def test_single_precision_stays_and_agrees() -> None:
     mean, second = by_hand(W)
-    low = [torch.tensor(x, dtype=torch.float32) for x in (mean, second, X, Y)]
-    got, want = moment_step(*low, 0.7, 0.4, 0.3), moment_step(mean, second, X, Y, 0.7, 0.4, 0.3)
+    a, b, x, y = (torch.tensor(v, dtype=torch.float32) for v in (mean, second, X, Y))
+    got, want = moment_step(a, b, x, y, 0.7, 0.4, 0.3), moment_step(mean, second, X, Y, 0.7, 0.4, 0.3)
     for one, two in zip(got, want, strict=True):
         assert one.dtype == torch.float32
         assert two.dtype == torch.float64

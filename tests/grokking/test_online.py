@@ -16,7 +16,7 @@ from lib.grokking import online_step, overlap_loss
 from . import oracle
 
 
-def population_step(w: np.ndarray, beta: np.ndarray, alpha: float, eps: float, lr: float) -> np.ndarray:
+def population_step(w: Any, beta: Any, alpha: float, eps: float, lr: float) -> Any:
     """A step on every node of the exact rule."""
     x, p = oracle.gaussian_rule(len(beta))
     return oracle.gd_step(w, x, oracle.target(x, beta), alpha, eps, lr, weight=p)
@@ -73,7 +73,7 @@ def test_a_small_step_lowers_the_loss_and_a_solved_task_stays() -> None:
 
 
 def test_no_alignment_stays_no_alignment() -> None:
-    overlap, alignment = np.eye(3), np.zeros(3)
+    overlap, alignment = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for _ in range(50):
         overlap, alignment = online_step(overlap, alignment, 1.0, 0.5, 0.1)
     assert alignment.abs().max() == 0
@@ -96,7 +96,8 @@ def test_batches_are_their_members() -> None:
 def test_single_precision_stays_and_agrees() -> None:
     w, beta = drawn(4, 6, 0)
     given = (w @ w.T / 6, w @ beta / 6)
-    low = online_step(*(torch.tensor(x, dtype=torch.float32) for x in given), 1.0, 0.5, 0.2)
+    overlap, alignment = (torch.tensor(x, dtype=torch.float32) for x in given)
+    low = online_step(overlap, alignment, 1.0, 0.5, 0.2)
     for one, two in zip(low, online_step(*given, 1.0, 0.5, 0.2), strict=True):
         assert one.dtype == torch.float32
         assert two.dtype == torch.float64

@@ -1,18 +1,15 @@
-"""Training curves against step by step descent, and the times that define grokking."""
+"""Training curves against step by step descent, at finite width and at infinite width."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lib.grokking import crossing_time, train
+from lib.grokking import moments, train, train_moments
 
 from . import oracle
 
@@ -81,7 +78,8 @@ def test_batches_are_their_members() -> None:
 
 
 def test_single_precision_stays_and_agrees() -> None:
-    low = train(*(torch.tensor(x, dtype=torch.float32) for x in (W, X, BETA)), 0.7, 0.4, 0.2, 20)
+    w, x, beta = (torch.tensor(a, dtype=torch.float32) for a in (W, X, BETA))
+    low = train(w, x, beta, 0.7, 0.4, 0.2, 20)
     high = train(W, X, BETA, 0.7, 0.4, 0.2, 20)
     for name in NAMES:
         assert getattr(low, name).dtype == torch.float32
@@ -94,7 +92,9 @@ def test_gradients_pass_through() -> None:
         torch.tensor(x, dtype=torch.float64, requires_grad=True)
         for x in (W[:2, :3], X[:4, :3], BETA[:3], 0.7, 0.4, 0.1)
     ]
-    assert torch.autograd.gradcheck(lambda *a: tuple(getattr(train(*a, 2), n) for n in NAMES), given)
+    assert torch.autograd.gradcheck(
+        lambda w, x, b, *a: tuple(getattr(train(w, x, b, a[0], a[1], a[2], 2), n) for n in NAMES), given
+    )
 
 
 def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
@@ -103,30 +103,69 @@ def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     for name in NAMES:
         assert str(getattr(got, name).device) == fake_gpu
         assert getattr(got, name).dtype == torch.float32
-    assert str(crossing_time(got.train, 0.1).device) == fake_gpu
 
 
-@given(
-    st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, math.inf, math.nan]), min_size=1, max_size=8),
-    st.sampled_from([0.5, 1.0, 2.0]),
-)
-def test_crossing_is_the_last_time_the_curve_comes_from_above(curve: list[float], level: float) -> None:
-    with warnings.catch_warnings():
-        assert crossing_time(torch.tensor(curve, dtype=torch.float64), level).item() == oracle.crossing(curve, level)
+MOMENTS = ("train", "test", "linear", "misalignment", "trace", "norm", "alignment", "mean", "second")
 
 
-def test_crossing_times_of_a_batch() -> None:
-    curves = np.array([[3.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [3.0, 1.0, 1.0, 2.0]])
-    got = crossing_time(curves, 1.0)
-    assert got.tolist() == [3.0, 0.0, math.inf]
-    assert got.dtype == torch.float64
-    assert crossing_time(curves[:, None], [0.5, 1.0, 3.0]).tolist() == [
-        [math.inf, 3.0, 0.0],
-        [math.inf, 0.0, 0.0],
-        [math.inf, math.inf, 0.0],
-    ]
-    assert crossing_time(torch.ones(2, 5), 0.5).dtype == torch.float32
-    assert crossing_time([1, 0, 0], 0).item() == 1
+@pytest.mark.parametrize("centered", [True, False])
+def test_the_moments_of_a_network_train_as_the_network_does(centered: bool, device: str) -> None:
+    mean, second = moments(torch.tensor(W, device=device))
+    got = train_moments(X, BETA, 0.7, 0.4, 0.2, 12, centered, mean, second)
+    w, y = W, oracle.target(X, BETA)
+    offset = oracle.output(W, X, 0.7, 0.4) if centered else np.zeros(len(X))
+    for t in range(13):
+        assert got.train[t].item() == pytest.approx(((y - oracle.output(w, X, 0.7, 0.4) + offset) ** 2).mean())
+        want = oracle.exact_loss(w[None], BETA, 0.7, 0.4, W[None] if centered else None)[0]
+        assert got.test[t].item() == pytest.approx(want, rel=1e-9)
+        assert got.norm[t].item() == pytest.approx((w**2).sum() / 4 / DIM, rel=1e-10)
+        along = ((w @ BETA / np.linalg.norm(BETA)) ** 2).mean() / DIM
+        assert got.alignment[t].item() == pytest.approx(along, rel=1e-10)
+        if t < 12:
+            w = oracle.gd_step(w, X, y, 0.7, 0.4, 0.2, offset)
+    np.testing.assert_allclose(got.mean.cpu(), w.mean(0), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(got.second.cpu(), w.T @ w / 4, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(got.linear + got.misalignment + got.trace, got.test)
+    assert got.test.device.type == device
+    assert int(got.finite_steps) == 13
+
+
+def test_infinite_width_is_the_default_and_batches_are_their_members() -> None:
+    alphas, epss = [[0.5], [2.0]], [0.1, 0.3, 0.5]
+    got = train_moments(X, BETA, alphas, epss, 0.2, 5)
+    assert got.test.shape == (2, 3, 6)
+    for i in range(2):
+        for j in range(3):
+            one = train_moments(X, BETA, alphas[i][0], epss[j], 0.2, 5, True, np.zeros(DIM), np.eye(DIM))
+            for name in MOMENTS:
+                torch.testing.assert_close(getattr(got, name)[i, j], getattr(one, name), rtol=1e-10, atol=1e-12)
+
+
+def test_moments_train_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
+    x, beta, scale = (torch.empty(*s, device=fake_gpu) for s in ((2, 12, 6), (6,), (2,)))
+    got = train_moments(x, beta, scale, scale, scale, 3)
+    for name in MOMENTS:
+        assert str(getattr(got, name).device) == fake_gpu
+        assert getattr(got, name).dtype == torch.float32
+
+
+@pytest.mark.parametrize("width", ["finite", "infinite"])
+def test_a_run_that_diverges_returns_what_was_computed_and_says_from_where(width: str) -> None:
+    rates = [0.2, 30.0]
+
+    def run() -> Any:
+        if width == "finite":
+            return train([W, W], X, BETA, 0.7, 0.4, rates, 25)
+        return train_moments(X, BETA, 0.7, 0.4, rates, 25)
+
+    with pytest.warns(RuntimeWarning, match="not finite from step") as caught:
+        got = run()
+    calm, wild = got.finite_steps.tolist()
+    assert calm == 26
+    assert 1 < wild < 26
+    assert f"not finite from step {wild}" in str(caught[0].message)
+    assert got.test[1, :wild].isfinite().all()
+    assert got.test[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -143,11 +182,14 @@ def test_crossing_times_of_a_batch() -> None:
         (lambda: train(W, X, [math.nan] * 6, 1.0, 0.1, 0.1, 2), "beta: got nan, want finite"),
         (lambda: train([[math.inf] * 6], X, BETA, 1.0, 0.1, 0.1, 2), "W: got inf, want finite"),
         (lambda: train(W, "x", BETA, 1.0, 0.1, 0.1, 2), "X: got str"),
+        (lambda: train_moments(X, BETA[:5], 1.0, 0.1, 0.1, 2), r"beta: got shape \(5,\), want"),
+        (lambda: train_moments(X[0], BETA, 1.0, 0.1, 0.1, 2), r"X: got shape \(6,\), want"),
+        (lambda: train_moments(X, BETA, 0.0, 0.1, 0.1, 2), "alpha: got 0, want"),
+        (lambda: train_moments(X, BETA, 1.0, 0.1, -0.1, 2), "lr: got -0.1, want"),
+        (lambda: train_moments(X, BETA, 1.0, 0.1, 0.1, -2), "steps: got -2, want"),
+        (lambda: train_moments(X, BETA, 1.0, 0.1, 0.1, 2, mean=[0.0]), r"mean: got shape \(1,\), want"),
+        (lambda: train_moments(X, BETA, 1.0, 0.1, 0.1, 2, second=np.eye(5)), r"second: got shape \(5, 5\), want"),
         (lambda: train(W, X, BETA, [1.0, 2.0], 0.1, [0.1, 0.1, 0.1], 2), "do not broadcast"),
-        (lambda: crossing_time(1.0, 0.5), r"curve: got shape \(\), want"),
-        (lambda: crossing_time([], 0.5), r"curve: got shape \(0,\), want"),
-        (lambda: crossing_time("no", 0.5), "curve: got str"),
-        (lambda: crossing_time([1.0, 2.0], math.nan), "level: got nan, want"),
     ],
 )
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:
