@@ -183,8 +183,8 @@ def closure() -> Iterator[Race]:
                 agree=lambda ours, peer: apart(ours, moments(peer)),
                 limit=1e-12,
                 at_least=bar,
-                reason="A step of the moments multiplies 34 times less, but a third of its time goes to checks that inputs"
-                " are finite and to sums over arrays; runs on a busy and on an idle machine gave 18 to 23 times.",
+                reason="A step of the moments multiplies 34 times less, but two fifths of its time go to checks that"
+                " inputs are finite and to passes over arrays; a busy and an idle machine gave 18 to 23 times.",
             )
 
 
@@ -276,8 +276,8 @@ def growths() -> Iterator[Growth]:
         (1, 1),
         each,
         batch=True,
-        reason="From some 1,000 settings on, the arrays of a step leave the cache, and each step allocates them anew: what"
-        " that takes hangs on the machine's load, 2 to 5 times.",
+        reason="From some 1,000 settings on, the arrays of a step leave the cache, and each step allocates them anew:"
+        " what that takes depends on the machine's load, 2 to 5 times.",
     )
 
 
