@@ -1,78 +1,47 @@
 """Curves of training, predicted and trained: ours against numpy, one thread, agreement proved first.
 
-Run `python benchmarks/bench_grokking.py`. The peers are what a user would write: a network of P samples in D dimensions
+Run `make bench CHAPTERS=grokking`. The peers are what a user would write: a network of P samples in D dimensions
 trained in numpy by four matrix products a step, the same network at width 4,000, and the eigendecomposition of the
-kernel. Mean-field runs are random, so agreement is one of law: losses of several runs of both sides within 4.5 standard
-errors. Times are those of the processor, of runs in turn; ratios are medians with the smallest and the largest, and
-above 1 where ours is faster.
+kernel. Mean-field runs are random, so agreement is one of law: mean losses of both sides, in standard errors.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import math
-import resource
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from statistics import median
-from time import perf_counter, process_time
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.harness import MIB, Call, Growth, Race, apart, run
+from lib.grokking import LazyCurve, Trajectory, dmft, gd_step, lazy_curve, moment_step, moments
 
-from lib.grokking import Trajectory, dmft, gd_step, lazy_curve, moment_step, moments
-
-REPEATS = 5
 Array = Any  # of numpy
-
-
-def seconds(call: Callable[[], object], at_least: float = 0.05) -> float:
-    """Processor time of one call, from as many in a row as fill 50 ms."""
-    start, count = process_time(), 0
-    while count == 0 or process_time() - start < at_least:
-        call()
-        count += 1
-    return (process_time() - start) / count
-
-
-def short(x: float) -> str:
-    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
-
-
-def race(what: str, ours: Callable[[], object], peer: Callable[[], object], error: str, bar: float = 0.0) -> None:
-    """Time both in turn, so that a busy machine hits both, and print the verdict."""
-    us, them = zip(*((seconds(ours), seconds(peer)) for _ in range(REPEATS)), strict=True)
-    ratios = [b / a for a, b in zip(us, them, strict=True)]
-    ratio, spread = median(ratios), f"({short(min(ratios))} to {short(max(ratios))})"
-    verdict = f"   bar {bar:g} x: {'met' if ratio >= bar else 'MISSED'}" if bar else ""
-    print(
-        f"{what:<40} ours {median(us) * 1e3:8.2f} ms   peer {median(them) * 1e3:8.2f} ms   "
-        f"{short(ratio):>6} x {spread:<16} {error}{verdict}",
-        flush=True,
-    )
-
-
-def run(units: int, alpha: Any, eps: Any, psi: float, lr: float, steps: int, samples: int, seed: int = 0) -> Trajectory:
-    """One call of `dmft` from the usual start."""
-    overlap, alignment = beginning(units)
-    source = torch.Generator().manual_seed(seed)
-    return dmft(overlap, alignment, alpha, eps, psi, lr, steps, samples, source)
+Curves = tuple[Array, Array]  # train and test loss
+LR, PSI = 0.3, 2.0
+ALPHAS, SHARES = np.logspace(-1, 1, 8, base=2), (0.1, 0.2, 0.3, 0.4)  # 32 points
 
 
 def beginning(units: int) -> tuple[Tensor, Tensor]:
     """Overlap and alignment of units that lean on the target by a quarter, one to each side in turn."""
     m = 0.25 * (-1.0) ** torch.arange(units, dtype=torch.float64)
     return torch.eye(units, dtype=torch.float64), m
+
+
+def predicted(units: int, alpha: Any, eps: Any, psi: float, lr: float, steps: int, samples: int) -> Trajectory:
+    """One call of `dmft` from the usual start."""
+    return dmft(*beginning(units), alpha, eps, psi, lr, steps, samples, torch.Generator().manual_seed(0))
 
 
 def planted(units: int, dim: int) -> Array:
@@ -83,7 +52,11 @@ def planted(units: int, dim: int) -> Array:
     return W * math.sqrt(dim)
 
 
-def direct(X: Array, W: Array, alpha: float, eps: float, lr: float, steps: int) -> tuple[Array, Array]:
+def inputs(samples: int, dim: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(samples, dim)) / math.sqrt(dim)
+
+
+def simulated(X: Array, W: Array, alpha: float, eps: float, lr: float, steps: int) -> Curves:
     """Train and test loss along centred descent, with nothing computed twice."""
     P, D = X.shape
     y, first, W = 0.5 * D * X[:, 0] ** 2, W, W.copy()
@@ -106,131 +79,113 @@ def direct(X: Array, W: Array, alpha: float, eps: float, lr: float, steps: int) 
     return train, test
 
 
-def mean_field() -> None:
-    print(
-        "\n1. dmft against the network itself, psi 2, alpha 1, eps 0.25, lr 0.3; inputs drawn outside the peer's time"
-    )
-    for samples, units, steps, bar in ((2_000, 2, 60, 0.0), (4_000, 2, 60, 0.0), (8_000, 2, 60, 5.0)):
-        dim, rng = samples // 2, np.random.default_rng(0)
+def in_law(ours: list[Curves], theirs: list[Curves]) -> float:
+    """How far the mean losses at the end are apart, in standard errors; the worse of training and test."""
+    a, b = (np.array([[float(curve[-1]) for curve in one] for one in many]) for many in (ours, theirs))
+    error = np.sqrt(a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b))
+    return float((np.abs(a.mean(0) - b.mean(0)) / error).max())
+
+
+def mean_field() -> Iterator[Race]:
+    """Against the network itself, whose inputs are drawn outside its time; ours draws within its own."""
+    steps, units = 60, 2
+    setting = (1.0, 0.25)
+    for samples, runs, bar in ((2_000, 12, None), (4_000, 12, None), (8_000, 4, 5.0)):
+        dim = samples // 2
         W = planted(units, dim)
-        ours = partial(run, units, 1.0, 0.25, 2.0, 0.3, steps, samples)
-        runs = 4 if samples > 4_000 else 12
-        found = [ours(seed) for seed in range(runs)]
-        trained, inputs = [], np.empty(0)
-        for _ in range(runs):
-            inputs = rng.normal(size=(samples, dim)) / math.sqrt(dim)
-            trained.append(direct(inputs, W, 1.0, 0.25, 0.3, steps))
-        off = 0.0
-        for which, name in enumerate(("train", "test")):
-            a = np.array([getattr(one, name)[-1].item() for one in found])
-            b = np.array([one[which][-1] for one in trained])
-            off = max(off, abs(a.mean() - b.mean()) / math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / runs))
-        if off > 4.5:
-            raise AssertionError(f"S = {samples}: the two sides differ by {off:.1f} standard errors")
-        peer = partial(direct, inputs, W, 1.0, 0.25, 0.3, steps)
-        race(f"S = {samples:,}, N = {units}, {steps} steps", ours, peer, f"apart by {off:.1f} se", bar)
-    draw = [seconds(lambda: np.random.default_rng(0).normal(size=(8_000, 4_000))) for _ in range(2)]
-    print(f"   drawing the peer's inputs at S = 8,000 costs {min(draw):.2f} s more; ours draws within its time")
-    for _ in range(2):
-        call = [sys.executable, __file__, "--long-run"]
-        used, taken = map(float, subprocess.run(call, capture_output=True, text=True, check=True).stdout.split())
-        share = used * 2**20 / 8 / (6_000 * 4 * 200)
-        print(
-            f"   S = 6,000, N = 4, 200 steps: {taken:.2f} s (bar 4 s: {'met' if taken <= 4 else 'MISSED'}), peak "
-            f"{used:.0f} MiB = {share:.2f} S N T doubles (bar 2.5: {'met' if share <= 2.5 else 'MISSED'})"
+        trained = [simulated(inputs(samples, dim, seed), W, *setting, LR, steps) for seed in range(1, runs)]
+        start = beginning(units)
+        found = [
+            dmft(*start, *setting, PSI, LR, steps, samples, torch.Generator().manual_seed(seed))
+            for seed in range(1, runs)
+        ]
+
+        def law(ours: Trajectory, theirs: Curves, found: Any = found, trained: Any = trained) -> float:
+            return in_law([(one.train, one.test) for one in (ours, *found)], [theirs, *trained])
+
+        yield Race(
+            "dmft",
+            f"S = {samples:,}, N = {units}, {steps} steps",
+            partial(predicted, units, *setting, PSI, LR, steps, samples),
+            f"network of D = {dim:,} in numpy",
+            partial(simulated, inputs(samples, dim), W, *setting, LR, steps),
+            agree=law,
+            limit=4.5,  # standard errors
+            at_least=bar,
         )
-
-
-def resident() -> float:
-    """Resident memory of this process in MiB (Linux)."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
-
-
-def long_run() -> None:
-    """In a process of its own: memory a long run adds, and its processor time."""
-    run(4, 1.0, 0.25, 3.0, 0.4, 3, 500)  # loads what the first call loads
-    before, start = resident(), process_time()
-    run(4, 1.0, 0.25, 3.0, 0.4, 200, 6_000)
-    taken = process_time() - start
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, taken)
-
-
-def grid() -> None:
-    """In a process of its own, on two threads: 32 settings in one call and one by one, by the clock."""
-    alphas, epss = (
-        torch.logspace(-1, 1, 8, 2, dtype=torch.float64)[:, None],
-        torch.tensor([0.1, 0.2, 0.3, 0.4]).double(),
+    yield Race(
+        "dmft",
+        "S = 6,000, N = 4, 200 steps",
+        partial(predicted, 4, 1.0, 0.25, 3.0, 0.4, 200, 6_000),
+        within=4,
+        memory=2.5 * 6_000 * 4 * 200 * 8 / MIB,
+        repeats=3,
     )
+
+
+def one_by_one(samples: int) -> Tensor:
+    """The test loss at all points of the grid, a call for each."""
+    source = torch.Generator().manual_seed(0)
+    rows = [dmft(*beginning(2), a, e, PSI, 0.2, 60, samples, source).test for a, e in product(ALPHAS, SHARES)]
+    return torch.stack(rows).reshape(len(ALPHAS), len(SHARES), -1)
+
+
+def early(ours: Trajectory, theirs: Tensor) -> float:
+    """The first 20 steps: rounding grows as the runs go on."""
+    return float((ours.test[..., :20] / theirs[..., :20] - 1).abs().max())
+
+
+def grid() -> Iterator[Race]:
+    """32 points (alpha, eps) in one call against 32 calls."""
     for samples in (300, 1_000, 4_000):
-        together = partial(run, 2, alphas, epss, 2.0, 0.2, 60, samples)
-
-        def alone(samples: int = samples) -> Tensor:
-            overlap, alignment = beginning(2)
-            source = torch.Generator().manual_seed(0)
-            points = [(a, e) for a in alphas.flatten() for e in epss]
-            rows = [dmft(overlap, alignment, a, e, 2.0, 0.2, 60, samples, source).test for a, e in points]
-            return torch.stack(rows).reshape(8, 4, -1)
-
-        both = zip((together().test, alone()), (20, 20), strict=True)  # rounding grows as the runs go on
-        torch.testing.assert_close(*(x[..., :t] for x, t in both), rtol=1e-6, atol=0)
-        ratios, one = [], 0.0
-        for _ in range(REPEATS):
-            times = []
-            for call in (together, alone):
-                begin = perf_counter()
-                call()
-                times.append(perf_counter() - begin)
-            ratios.append(times[1] / times[0])
-            one = times[0]
-        print(
-            f"   S = {samples:,}: {one * 1e3:7.1f} ms for 32 points, {short(median(ratios))} x faster than one by one "
-            f"({short(min(ratios))} to {short(max(ratios))})"
+        yield Race(
+            "dmft",
+            f"32 points, S = {samples:,}, N = 2, 60 steps",
+            partial(predicted, 2, ALPHAS[:, None], np.array(SHARES), PSI, 0.2, 60, samples),
+            "32 calls, one for each point",
+            partial(one_by_one, samples),
+            agree=early,
+            limit=1e-6,
+            at_least=1.5,
+            reason="A batch saves the start of operators, about 30 ms a point. A point of 4,000 samples costs 80 ms of"
+            " products and random numbers besides, in a batch as much as alone.",
         )
-
-
-def many() -> None:
-    print(
-        "\n2. dmft at 32 points (alpha, eps), N = 2, 60 steps, psi 2: one call against 32 calls, two threads, the clock"
-    )
-    subprocess.run([sys.executable, __file__, "--grid"], check=True)
 
 
 def numpy_step(W: Array, X: Array, y: Array) -> Array:
-    """`gd_step` at alpha 1, eps 0.1, lr 0.3, with few temporary arrays."""
+    """`gd_step` at alpha 1, eps 0.1, with few temporary arrays."""
     P, D = X.shape
     h = X @ W.T
     delta = y - (h.mean(1) + 0.05 * np.einsum("ij,ij->i", h, h) / len(W))
     h *= 0.1
     h += 1
     h *= delta[:, None]
-    return W + 0.3 * D / P * (h.T @ X)
+    return W + LR * D / P * (h.T @ X)
 
 
-def closure() -> None:
-    print("\n3. moment_step (infinite width) against gd_step and numpy at width N; P = 550, D = 100")
-    rng = np.random.default_rng(0)
+def closure() -> Iterator[Race]:
+    """A step of two moments, whose cost no width changes, against a step of the network that has these moments."""
     P, D = 550, 100
-    X = torch.from_numpy(rng.normal(size=(P, D)) / math.sqrt(D))
+    X = torch.from_numpy(inputs(P, D))
     y = X[:, 0].square() * D / 2
-    wide = (torch.zeros(D, dtype=torch.float64), torch.eye(D, dtype=torch.float64))
-    for width, bar in ((100, 0.0), (1_000, 0.0), (4_000, 20.0)):
-        W = torch.from_numpy(rng.normal(size=(width, D)))
-        moved = gd_step(W, X, y, 1.0, 0.1, 0.3)
-        error = max(
-            float((a - b).abs().max())
-            for a, b in zip(moment_step(*moments(W), X, y, 1.0, 0.1, 0.3), moments(moved), strict=True)
-        )
-        if error > 1e-12:
-            raise AssertionError(f"moments and network differ by {error:.1e}")
-        ours = partial(moment_step, *wide, X, y, 1.0, 0.1, 0.3)
-        race(f"N = {width:,}, gd_step", ours, partial(gd_step, W, X, y, 1.0, 0.1, 0.3), f"differ by {error:.0e}", bar)
-
-        peer = partial(numpy_step, W.numpy(), X.numpy(), y.numpy())
-        error = float(np.abs(peer() - moved.numpy()).max())
-        if error > 1e-12:
-            raise AssertionError(f"numpy and gd_step differ by {error:.1e}")
-        race(f"N = {width:,}, numpy", ours, peer, f"differ by {error:.0e}")
+    for width, bar in ((100, None), (1_000, None), (4_000, 20.0)):
+        W = torch.from_numpy(np.random.default_rng(1).normal(size=(width, D)))
+        for name, theirs in (
+            ("gd_step", partial(gd_step, W, X, y, 1.0, 0.1, LR)),
+            ("network step in numpy", partial(numpy_step, W.numpy(), X.numpy(), y.numpy())),
+        ):
+            yield Race(
+                "moment_step",
+                f"P = {P}, D = {D}; network of width {width:,}",
+                partial(moment_step, *moments(W), X, y, 1.0, 0.1, LR),
+                name,
+                theirs,
+                agree=lambda ours, peer: apart(ours, moments(peer)),
+                limit=1e-12,
+                at_least=bar,
+                reason="A step of the moments multiplies 34 times less, but two fifths of its time go to checks that"
+                " inputs are finite and to passes over arrays; a busy and an idle machine gave 18 to 23 times.",
+            )
 
 
 def by_eigenvectors(X: Array, eps: float, lr: float, steps: int) -> Array:
@@ -243,44 +198,88 @@ def by_eigenvectors(X: Array, eps: float, lr: float, steps: int) -> Array:
     return np.array([(power * (1 - lr * D / P * values) ** (2 * t)).sum() for t in range(steps + 1)])
 
 
-def lazy() -> None:
-    print("\n4. lazy_curve against the eigendecomposition of the kernel, psi 2, eps 0.5, lr 0.4, 150 steps")
-    for dim, bar in ((300, 0.0), (600, 0.0), (1_200, 100.0)):
-        X = np.random.default_rng(0).normal(size=(2 * dim, dim)) / math.sqrt(dim)
-        ours, peer = partial(lazy_curve, 2.0, 0.5, 0.4, 150), partial(by_eigenvectors, X, 0.5, 0.4, 150)
-        off = float(np.abs(peer()[:50] / ours().train[:50].numpy() - 1).max())
-        if off > 1.5 / math.sqrt(dim) * 4.5:  # y has standard deviation 1/sqrt(2) and fourth moments beside 1/P
-            raise AssertionError(f"D = {dim}: curves differ by {off:.3f}")
-        race(f"D = {dim:,}, P = {2 * dim:,}", ours, peer, f"differ by {off:.1e}", bar)
+def beginning_of_training(ours: LazyCurve, theirs: Array) -> float:
+    return float(np.abs(theirs[:50] / ours.train[:50].numpy() - 1).max())
 
 
-def growth() -> None:
-    print("\n5. cost against the number of steps; exponent of the last three (dmft and lazy_curve: 2 in the end)")
-    counts = (25, 50, 100, 200, 400)
-    for what, call in (
-        ("dmft, N = 2, S = 4,000", lambda t: run(2, 1.0, 0.25, 2.0, 0.3, t, 4_000)),
-        ("lazy_curve", lambda t: lazy_curve(2.0, 0.5, 0.4, 10 * t)),
-    ):
-        times = [min(seconds(partial(call, t)) for _ in range(2)) for t in counts]
-        exponent = np.polyfit(np.log(counts[-3:]), np.log(times[-3:]), 1)[0]
-        factor = 10 if what == "lazy_curve" else 1
-        row = "   ".join(f"{factor * t:,}: {time * 1e3:.3g} ms" for t, time in zip(counts, times, strict=True))
-        print(f"{what:>24}   {row}   exponent {exponent:.2f}", flush=True)
+def lazy() -> Iterator[Race]:
+    """The limit against a sample of it, which differs by its own fluctuation."""
+    for dim, bar in ((300, None), (600, None), (1_200, 100.0)):
+        yield Race(
+            "lazy_curve",
+            f"150 steps; peer with D = {dim:,}, P = {2 * dim:,}",
+            partial(lazy_curve, PSI, 0.5, 0.4, 150),
+            "eigendecomposition of the kernel",
+            partial(by_eigenvectors, inputs(2 * dim, dim), 0.5, 0.4, 150),
+            agree=beginning_of_training,
+            limit=4.5 * 1.5 / math.sqrt(dim),  # the squared targets spread by about 1.5 / sqrt(D)
+            at_least=bar,
+        )
 
 
-def main() -> None:
-    """Agreement, times, memory."""
-    print(f"torch {torch.__version__}, numpy {np.__version__}; one thread on both sides where nothing else is said")
-    print(f"ratios: median of {REPEATS} runs in turn (smallest to largest)")
-    for section in (mean_field, many, closure, lazy, growth):
-        section()
+def races() -> Iterator[Race]:
+    for section in (mean_field, grid, closure, lazy):
+        yield from section()
+
+
+def growths() -> Iterator[Growth]:
+    """Against the steps, whose past each new step looks at; against the dimension; and settings in one call."""
+    yield Growth(
+        "dmft",
+        "steps, S = 4,000, N = 2",
+        (25, 50, 100, 200, 400),
+        lambda t: partial(predicted, 2, 1.0, 0.25, PSI, LR, t, 4_000),
+        (1, 2),
+        "1 where drawing the samples' coordinates binds, 2 where projecting on all past directions does",
+    )
+    yield Growth(
+        "lazy_curve",
+        "steps",
+        (250, 500, 1_000, 2_000, 4_000),
+        lambda t: partial(lazy_curve, PSI, 0.5, 0.4, t),
+        (1, 2),
+        "1 where starting operators binds, 2 where the t entries of a step do",
+    )
+
+    def closed(dim: int) -> Call:
+        X = torch.from_numpy(inputs(2 * dim, dim))
+        wide = (torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64))
+        return partial(moment_step, *wide, X, X[:, 0].square() * dim / 2, 1.0, 0.1, LR)
+
+    yield Growth(
+        "moment_step",
+        "dimensions, P = 2 D",
+        (50, 100, 200, 400, 800),
+        closed,
+        (3, 3),
+        "3 for products of matrices",
+    )
+
+    def settings(count: int) -> Array:
+        return np.linspace(0.5, 2, count)
+
+    each = "1 for each setting its own run"
+    yield Growth(
+        "dmft",
+        "settings, S = 200, N = 2, 20 steps",
+        (10, 100, 1_000),
+        lambda count: partial(predicted, 2, settings(count), 0.25, PSI, 0.2, 20, 200),
+        (1, 1),
+        each,
+        batch=True,
+    )
+    yield Growth(
+        "lazy_curve",
+        "settings, 150 steps",
+        (10, 100, 1_000, 10_000),
+        lambda count: partial(lazy_curve, settings(count) + 1, 0.3, 0.2, 150),
+        (1, 1),
+        each,
+        batch=True,
+        reason="From some 1,000 settings on, the arrays of a step leave the cache, and each step allocates them anew:"
+        " what that takes depends on the machine's load, 2 to 5 times.",
+    )
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2 if "--grid" in sys.argv else 1)
-    if "--long-run" in sys.argv:
-        long_run()
-    elif "--grid" in sys.argv:
-        grid()
-    else:
-        main()
+    run(__file__, races, growths)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.counts import Counts, count
 from lib import gradient_entanglement as ge
+from lib import grokking as gk
 from lib import h_consistency as hc
 from lib import neural_collapse as nc
 from lib import rf_regression as rf
@@ -151,6 +152,22 @@ def replicates(count: int) -> Call:
     return partial(ts.bootstrap_calibration_error, confidence, confidence > 0.4, replicates=count, generator=source)
 
 
+def mean_field(count: int) -> Call:
+    overlap, m = torch.eye(2, dtype=torch.float64), torch.tensor([0.25, -0.25], dtype=torch.float64)
+    scale, source = 0.5 + uniform(count), torch.Generator().manual_seed(0)
+    return partial(gk.dmft, overlap, m, scale, 0.25, 2.0, 0.2, steps=6, samples=80, generator=source)
+
+
+def wide_networks(count: int) -> Call:
+    X, scale = normal(count, 12, 6, seed=1) / 6**0.5, 0.5 + uniform(count)
+    return partial(gk.moment_step, *gk.moments(normal(count, 5, 6)), X, normal(count, 12), scale, 0.2, 0.3)
+
+
+def narrow_networks(count: int) -> Call:
+    X, scale = normal(count, 12, 6, seed=1) / 6**0.5, 0.5 + uniform(count)
+    return partial(gk.train, normal(count, 5, 6), X, normal(6), scale, 0.2, 0.1, 4)
+
+
 CASES: dict[str, Case] = {
     "rf_regression.solve_effective_ridge": Case(ridges(rf.solve_effective_ridge, with_power=False)),
     "rf_regression.rf_risk": Case(ridges(rf.rf_risk, with_power=True)),
@@ -162,6 +179,10 @@ CASES: dict[str, Case] = {
     "gradient_entanglement.layerwise_pair_gram": Case(layerwise),
     "gradient_entanglement.layerwise_kernel": Case(all_pairs),
     "gradient_entanglement.token_gram": Case(tokens),
+    "grokking.dmft": Case(mean_field),
+    "grokking.lazy_curve": Case(lambda count: partial(gk.lazy_curve, 1 + uniform(count), 0.3, 0.2, 8)),
+    "grokking.moment_step": Case(wide_networks),
+    "grokking.train": Case(narrow_networks),
     "neural_collapse.collapse_metrics": Case(lambda count: partial(nc.collapse_metrics, *features(count))),
     "neural_collapse.distilled_optimum": Case(optima),
     "temperature_scaling.fit_temperature": Case(temperature),

@@ -28,6 +28,11 @@ ON_THE_HOST: dict[str, dict[str, str]] = {
         "python_manual": NUMBERS,
         "text_rows": DRAWS,
     },
+    "grokking": {
+        "modular_addition": DRAWS,
+        "student_teacher": DRAWS,
+        "whiten": "looks once whether the rank of the rows allows what is asked",
+    },
     "h_consistency": {"logistic_dead_zone": NUMBERS, "nb_sample_bound": NUMBERS},
     "neural_collapse": {"gradient_angles": LOOKS, "train_students": LOOKS},
     "rf_regression": {"simulate_rf_ridge": DRAWS},
