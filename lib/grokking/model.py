@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_nonnegative, read_positive, require_finite, shared_kind
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_nonnegative,
+    read_positive,
+    require_finite,
+    shared_kind,
+)
 from lib.grokking.setting import read_matrix, read_vector
 from lib.shapes import Float, Real
 
