@@ -9,18 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_positive, read_size, require, shared_kind
 from lib.grokking.lazy import stable_step_size
 from lib.grokking.loss import overlap_parts
 from lib.grokking.model import residual_of
-from lib.grokking.setting import (
-    read_matrix,
-    read_nonnegative,
-    read_positive,
-    read_vector,
-    require_count,
-    warn_of_step,
-)
+from lib.grokking.setting import read_matrix, read_vector, warn_of_step
 from lib.grokking.trajectory import Trajectory, warn_if_diverged
 from lib.shapes import Real
 
@@ -73,8 +66,8 @@ def dmft(
     >>> run.test.shape, bool(run.train[-1] < 0.5 * run.train[0])
     (torch.Size([41]), True)
     """
-    require_count("steps", steps, 0)
-    require_count("samples", samples, 2)
+    read_size("steps", steps, 0)
+    read_size("samples", samples, 2)
     like = shared_kind(overlap, alignment, alpha, eps, psi, lr)
     m = read_vector("alignment", alignment, like, "(*b, N)")
     units = m.shape[-1]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require_shape, shared_kind
-from lib.grokking.setting import read_matrix, read_nonnegative, read_vector, require_count
+from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_size, require_shape, shared_kind
+from lib.grokking.setting import read_matrix, read_vector
 from lib.shapes import Float, Real
 
 
@@ -101,7 +101,7 @@ def ntk_spectrum(dim: int, eps: Real[Tensor, "*b"] | ArrayLike) -> NTKSpectrum:
     NTKSpectrum(linear=tensor(0.5000, dtype=torch.float64), quadratic=tensor(0.1250, dtype=torch.float64),
     trace=tensor(0.2500, dtype=torch.float64), multiplicity=(2, 2, 1))
     """
-    require_count("dim", dim, 1)
+    read_size("dim", dim, 1)
     share = read_nonnegative("eps", eps, shared_kind(eps)).square()
     counts = (dim, dim * (dim + 1) // 2 - 1, 1)
     return NTKSpectrum(torch.ones_like(share) / dim, 2 * share / dim**2, share * (dim + 2) / dim**2, counts)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lib.checks import ArrayLike, broadcast_batch, shared_kind
-from lib.grokking.setting import read_nonnegative, read_positive, require_count, warn_of_step
+from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_positive, read_size, shared_kind
+from lib.grokking.setting import warn_of_step
 from lib.shapes import Float, Real
 
 
@@ -61,7 +61,7 @@ def lazy_curve(
     >>> curve.train[-1].round(decimals=4), curve.test[-1].round(decimals=4)
     (tensor(0.1051, dtype=torch.float64), tensor(0.8436, dtype=torch.float64))
     """
-    require_count("steps", steps, 0)
+    read_size("steps", steps, 0)
     like = shared_kind(psi, eps, lr)
     ratio, share = read_positive("psi", psi, like), read_nonnegative("eps", eps, like).square()
     rate = read_positive("lr", lr, like)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require_finite, shared_kind
-from lib.grokking.setting import read_matrix, read_nonnegative, read_positive, read_vector
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_nonnegative,
+    read_positive,
+    require_finite,
+    shared_kind,
+)
+from lib.grokking.setting import read_matrix, read_vector
 from lib.shapes import Float, Real
 
 

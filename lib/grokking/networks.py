@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lib.grokking.setting import require_count
+from lib.checks import read_size
 from lib.shapes import Float
 
 
@@ -49,7 +49,7 @@ class Dense(nn.Module):
         if len(widths) < 3:
             raise ValueError(f"widths: got {tuple(widths)}, want three or more sizes")
         for size in widths:
-            require_count("widths", size, 1)
+            read_size("widths", size, 1)
         self.activation, self.width = activation, widths[-2]
         self.weights = nn.ParameterList(
             torch.randn(b, a, generator=generator, dtype=dtype, device=generator.device) for a, b in pairwise(widths)
@@ -104,7 +104,7 @@ class AdditionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in {"modulus": modulus, "dim": dim, "heads": heads, "width": width}.items():
-            require_count(name, size, 1)
+            read_size(name, size, 1)
         if dim % heads:
             raise ValueError(f"dim: got {dim}, want a multiple of heads, which is {heads}")
         self.modulus, self.heads, self.width, self.activation = modulus, heads, width, activation

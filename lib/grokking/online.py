@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, shared_kind
-from lib.grokking.setting import read_matrix, read_nonnegative, read_positive, read_vector
+from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_positive, shared_kind
+from lib.grokking.setting import read_matrix, read_vector
 from lib.shapes import Float, Real
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from lib.checks import ArrayLike, as_float, require_positive, require_shape
-from lib.grokking.setting import require_count
+from lib.checks import ArrayLike, as_float, read_size, require_positive, require_shape
 from lib.grokking.tasks import Task
 from lib.grokking.trajectory import finite_entries
 from lib.shapes import Float, Int, Real
@@ -81,8 +80,8 @@ def train_scaled(
     >>> curves.steps.tolist(), bool((curves.train[..., -1] < 0.2).all())
     ([0, 50, 100, 150, 200], True)
     """
-    require_count("steps", steps, 0)
-    require_count("every", every, 1)
+    read_size("steps", steps, 0)
+    read_size("every", every, 1)
     runs = len(task.train_inputs)
     if len(networks) != runs:
         raise ValueError(f"networks: got {len(networks)}, want {runs}, one for each run of the task")

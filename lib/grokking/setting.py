@@ -11,8 +11,6 @@ from lib.checks import (
     as_float,
     require,
     require_finite,
-    require_nonnegative,
-    require_positive,
     require_shape,
 )
 
@@ -37,26 +35,6 @@ def read_vector(name: str, value: Tensor | ArrayLike, like: Tensor, want: str, s
     return x
 
 
-def read_positive(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """`value` as finite numbers above zero, of any shape."""
-    x = as_float(name, value, like=like)
-    require_positive(name, x)
-    return x
-
-
-def read_nonnegative(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
-    """`value` as finite numbers, zero or above, of any shape."""
-    x = as_float(name, value, like=like)
-    require_nonnegative(name, x)
-    return x
-
-
-def require_count(name: str, value: object, least: int) -> None:
-    """Raise `ValueError` unless `value`, which decides a shape, is a whole number, `least` or above."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: got {value!r}, want a whole number >= {least}")
-
-
 def warn_of_step(rate: Tensor, threshold: Tensor) -> None:
     """Warn of a step size at which a linear mode of the start grows; reads data, so only on the CPU."""
     try:
@@ -68,6 +46,4 @@ def warn_of_step(rate: Tensor, threshold: Tensor) -> None:
         )
 
 
-__all__ = [
-    "read_matrix", "read_nonnegative", "read_positive", "read_vector", "require_count", "warn_of_step",
-]  # fmt: skip
+__all__ = ["read_matrix", "read_vector", "warn_of_step"]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_finite, require_shape
-from lib.grokking.setting import require_count
+from lib.checks import ArrayLike, as_float, read_size, require, require_finite, require_shape
 from lib.shapes import Float, Real
 
 
@@ -58,8 +57,8 @@ def modular_addition(
     >>> task.train_inputs.shape, task.test_targets.shape
     (torch.Size([2, 15, 10]), torch.Size([2, 10, 5]))
     """
-    require_count("modulus", modulus, 2)
-    require_count("runs", runs, 1)
+    read_size("modulus", modulus, 2)
+    read_size("runs", runs, 1)
     if not 0 < share < 1:
         raise ValueError(f"share: got {share!r}, want a number between 0 and 1")
     device = generator.device
@@ -130,7 +129,7 @@ def student_teacher(
     torch.Size([4, 20, 1])
     """
     for name, size in {"dim": dim, "train": train, "test": test, "runs": runs, "units": units}.items():
-        require_count(name, size, 1)
+        read_size(name, size, 1)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device)
@@ -167,7 +166,7 @@ def whiten(rows: Real[Tensor, "count features"] | ArrayLike, dim: int) -> Float[
     tensor([[0.5000, 0.0000],
             [0.0000, 0.5000]], dtype=torch.float64)
     """
-    require_count("dim", dim, 1)
+    read_size("dim", dim, 1)
     x = as_float("rows", rows)
     require_shape("rows", x, x.ndim == 2 and min(x.shape) >= 1, "(count, features)")
     require_finite("rows", x)

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require, require_shape, shared_kind
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_nonnegative,
+    read_positive,
+    read_size,
+    require,
+    require_shape,
+    shared_kind,
+)
 from lib.grokking.dmft import dmft
-from lib.grokking.setting import read_nonnegative, read_positive, require_count
 from lib.shapes import Float, Real
 
 STAGES = 1000  # of the integrator: steps below 1/30 of the growth time up to D = 1e13
@@ -171,7 +180,7 @@ def grokking_time(
     >>> bool(times.test[0] < times.test[1])
     True
     """
-    require_count("runs", runs, 2)
+    read_size("runs", runs, 2)
     like = shared_kind(alpha, eps, psi, lr, alignment)
     scale, share = read_positive("alpha", alpha, like), read_nonnegative("eps", eps, like)
     ratio, rate = read_positive("psi", psi, like), read_positive("lr", lr, like)

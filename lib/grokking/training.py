@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, read_size, shared_kind
 from lib.grokking.loss import moment_parts, overlap_parts
 from lib.grokking.model import output_of, residual_of
 from lib.grokking.moments import MomentProblem, output_from, read_problem, step_moments
-from lib.grokking.setting import read_matrix, read_vector, require_count
+from lib.grokking.setting import read_matrix, read_vector
 from lib.grokking.trajectory import MomentTrajectory, Trajectory, warn_if_diverged
 from lib.shapes import Float, Real
 
@@ -106,7 +106,7 @@ def train(
     >>> bool(run.train[-1] < 0.01 * run.train[0]), run.overlap.shape
     (True, torch.Size([201, 20, 20]))
     """
-    require_count("steps", steps, 0)
+    read_size("steps", steps, 0)
     like = shared_kind(W, X, beta, alpha, eps, lr)
     w = read_matrix("W", W, like, "(*b, N, D)")
     dim = w.shape[-1]
@@ -178,7 +178,7 @@ def train_moments(
     >>> bool((run.test[0, -1] < 0.05) & (run.test[1, -1] > 0.2))
     True
     """
-    require_count("steps", steps, 0)
+    read_size("steps", steps, 0)
     like = shared_kind(X, beta, alpha, eps, lr, mean, second)
     x = read_matrix("X", X, like, "(*b, P, D)")
     dim = x.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from lib.grokking import dmft, lazy_curve, online_step
+from lib.grokking.dmft import PROPOSALS, _bartlett
 
 from . import oracle
+
+dmft_module = importlib.import_module("lib.grokking.dmft")  # the package has a function of that name
 
 NAMES = ("train", "test", "overlap", "alignment")
 ALIGNMENT = np.array([0.3, -0.2, 0.25])
@@ -275,3 +279,44 @@ def test_the_law_holds_in_ten_dimensions() -> None:
         ours, theirs = np.arctan(getattr(got, name).numpy()), np.arctan(curve)  # bounded: heavy tails weigh nothing
         noise = np.sqrt((ours.var(0) + theirs.var(0)) / runs)
         assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 4.5 * noise + 1e-12).all(), name
+
+
+@pytest.mark.parametrize("known", [3, 5])
+def test_the_triangular_factor_has_the_law_of_new_directions(known: int) -> None:
+    """Its Gram matrix is Wishart's with D - n degrees of freedom: moments of all entries, in twelve dimensions."""
+    runs, units, dim = 200_000, 3, 12
+    chance = torch.randn(runs, units, units + 2 * PROPOSALS, generator=draws(8), dtype=torch.float64)
+    factor = _bartlett(chance, torch.tensor([[[float(dim)]]], dtype=torch.float64), known)
+    assert (factor.triu(1) == 0).all()
+    gram, free = dim * factor @ factor.mT, dim - known
+    exact_variance = free * (1 + torch.eye(units, dtype=torch.float64))
+    assert (gram.mean(0) - free * torch.eye(units)).abs().amax() < 5 * (2 * free / runs) ** 0.5
+    torch.testing.assert_close(gram.var(0), exact_variance, rtol=0.03, atol=0)
+
+
+def test_samples_see_a_new_direction_as_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Along the direction q_k of the samples, new direction j is F_kj / sqrt(psi), with the factor not transposed."""
+    seen: dict[str, list[torch.Tensor]] = {"_draw": [], "_fresh_directions": [], "_bartlett": []}
+
+    def spy(name: str) -> None:
+        plain = getattr(dmft_module, name)
+
+        def watched(*args: Any) -> Any:
+            result = plain(*args)
+            if name == "_draw":
+                seen[name].append(result[0])
+            else:  # the directions are written to the last argument, which is used again
+                seen[name].append((args[-1] if name == "_fresh_directions" else result).clone())
+            return result
+
+        monkeypatch.setattr(dmft_module, name, watched)
+
+    for name in seen:
+        spy(name)
+    c, m = start(2)
+    dmft(c, m, 1.0, 0.5, 2.0, 0.3, 3, 60)
+    samples = seen["_draw"][0]
+    for t, (q, factor) in enumerate(zip(seen["_fresh_directions"], seen["_bartlett"], strict=True)):
+        new = samples[:, 3 + 2 * t : 5 + 2 * t]
+        torch.testing.assert_close(q @ new.mT / 60, factor / math.sqrt(2))
+        assert (factor[:, 1, 0].abs() > 1e-3).all()
