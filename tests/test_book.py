@@ -219,7 +219,8 @@ def test_ledger_reads_without_script(visit: Callable[..., Visit]) -> None:
 def test_claim_of_the_ledger_leads_to_its_row(visit: Callable[..., Visit]) -> None:
     page = visit("book/claims.html").page
     page.locator('#ledger-claims [data-label="Claim"] a').last.click()
-    page.wait_for_load_state("networkidle")
+    expect(page.locator(".claim:target")).to_be_in_viewport(timeout=30_000)
+    page.evaluate(TYPESET)
     expect(page.locator(".claim:target")).to_be_in_viewport()
 
 

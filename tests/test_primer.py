@@ -51,7 +51,9 @@ def test_log_sum_exp_is_the_conjugate_of_entropy() -> None:
 
 
 def test_a_constraint_has_a_price() -> None:
-    corners, a, b = RNG.normal(size=(30, 3)), RNG.normal(size=3), RNG.normal(size=3)
+    draw = np.random.default_rng(0)  # of its own: other draws need not bind
+    corners, a, b = draw.normal(size=(30, 3)), draw.normal(size=3), draw.normal(size=3)
+    b *= np.sign(corners[(corners @ a).argmax()] @ b)  # the best corner is not allowed
     primal = optimize.linprog(  # weights of the corners
         -(corners @ a), A_ub=(corners @ b)[None], b_ub=[0.0], A_eq=np.ones((1, 30)), b_eq=[1.0]
     )
