@@ -14,6 +14,11 @@
     return [...waiting].sort((a, b) => far.get(a) - far.get(b)).slice(0, BATCH);
   };
 
+  let moved = false; // by the reader, who is then left alone
+  for (const act of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+    addEventListener(act, () => (moved = true), { once: true, passive: true });
+  }
+
   const setAll = async () => {
     document.querySelectorAll(".math").forEach((box) => waiting.add(box));
     while (waiting.size) {
@@ -22,6 +27,7 @@
       batch.forEach((box) => waiting.delete(box));
       await new Promise((resume) => setTimeout(resume)); // scrolling, keys and painting have their turn
     }
+    if (!moved) document.querySelector(":target")?.scrollIntoView(); // formulas above it have pushed it away
   };
 
   MathJax.startup = {
