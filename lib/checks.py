@@ -131,19 +131,25 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
+def may_hold(condition: Tensor) -> bool:
+    """False if `condition` was read and fails somewhere; what is on an accelerator or inside `torch.func.vmap` is
+    not read, and may hold.
+    """
+    if condition.device.type != "cpu":
+        return True
+    try:
+        return bool(condition.all())
+    except RuntimeError:  # inside torch.func.vmap a value cannot be read
+        return True
+
+
 def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
     """Raise if `holds` fails anywhere. Reads the data, so tensors on an accelerator pass unread.
 
     Raises:
         ValueError: names the argument, the first offending value, and what was wanted.
     """
-    if holds.device.type != "cpu":
-        return
-    try:
-        fine = bool(holds.all())
-    except RuntimeError:  # inside torch.func.vmap a value cannot be read either
-        return
-    if not fine:
+    if not may_hold(holds):
         worst = got.expand_as(holds)[~holds].flatten()[0]
         raise ValueError(f"{name}: got {worst.item():.6g}, want {want}")
 
@@ -151,13 +157,8 @@ def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
 def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:
     """Raise `ValueError` unless all entries are finite; `sums` are any that contain them all, if at hand."""
     finite = (x.sum(-1) if sums is None else sums).isfinite()  # the entries are looked at only where a sum is not
-    if finite.device.type == "cpu":
-        try:
-            if bool(finite.all()):
-                return
-        except RuntimeError:  # inside torch.func.vmap a value cannot be read
-            return
-    require(name, x.isfinite(), "finite numbers", x)
+    if not may_hold(finite):
+        require(name, x.isfinite(), "finite numbers", x)
 
 
 def require_positive(name: str, x: Tensor, *, finite: bool = True) -> None:

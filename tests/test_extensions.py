@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.sphinx_extensions import load
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
-
-
-def load(name: str) -> ModuleType:
-    """A Sphinx extension of the book."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

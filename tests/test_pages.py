@@ -19,6 +19,7 @@ import yaml
 from fontTools.ttLib import TTFont
 
 import lib
+from tests.sphinx_extensions import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -28,6 +29,7 @@ ROOMS = [room.name for room in pkgutil.iter_modules(lib.__path__) if room.ispkg]
     "data",
     "figures",
     "sweeps",
+    "tables",
 ]
 
 
@@ -161,16 +163,6 @@ def test_public_names_are_listed_and_documented(room: str) -> None:
         if inspect.isfunction(thing) and hasattr(module, "__path__"):  # a chapter's theory
             missing = [part for part in ("Args:", "Returns:", "Source:", ">>>") if part not in text]
             assert missing == [], name
-
-
-def load(name: str) -> ModuleType:
-    """A Sphinx extension of the book."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / "_ext" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import Tensor
 from lib.checks import (
     ArrayLike,
     as_float,
-    require,
+    may_hold,
     require_finite,
     require_shape,
 )
@@ -37,10 +37,8 @@ def read_vector(name: str, value: Tensor | ArrayLike, like: Tensor, want: str, s
 
 def warn_of_step(rate: Tensor, threshold: Tensor) -> None:
     """Warn of a step size at which a linear mode of the start grows; reads data, so only on the CPU."""
-    try:
-        require("lr", rate < threshold, "", rate - 0 * threshold)
-    except ValueError:
-        worst = (threshold.expand((rate - threshold).shape)).min().item()
+    if not may_hold(rate < threshold):
+        worst = threshold.min().item()
         warnings.warn(
             f"lr: got a step size beyond the stability threshold {worst:.4g}; the run will diverge", RuntimeWarning, 3
         )

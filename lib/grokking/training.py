@@ -117,7 +117,8 @@ def train(
     numbers = {"alpha": problem.alpha.shape, "eps": problem.eps.shape, "lr": problem.lr.shape}
     batch = broadcast_batch(weights=batch, **numbers)
     first, w = w, w.expand(*batch, *w.shape[-2:])
-    power, start = b.square().sum(-1) / dim, None
+    power = b.square().sum(-1) / dim
+    first_overlap, first_alignment = first @ first.mT / dim, (first @ b.unsqueeze(-1)).squeeze(-1) / dim
     h = x @ w.mT
     f = output_of(h, problem.alpha, problem.eps)
     offset = f if centered else None
@@ -125,8 +126,7 @@ def train(
     for t in range(steps + 1):
         push = residual_of(problem.y, f, offset)
         overlap, alignment = w @ w.mT / dim, (w @ b.unsqueeze(-1)).squeeze(-1) / dim
-        if centered:
-            start = (w @ first.mT / dim, *((overlap, alignment) if t == 0 else start[1:]))  # type: ignore[index]
+        start = (w @ first.mT / dim, first_overlap, first_alignment) if centered else None
         test = overlap_parts(overlap, alignment, problem.alpha, problem.eps, power, start).total
         curves.append((push.square().mean(-1).expand(batch), test.expand(batch), overlap, alignment))
         if t < steps:

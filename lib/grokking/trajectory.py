@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.checks import may_hold
 from lib.shapes import Float, Int
 
 
@@ -56,14 +57,9 @@ def finite_entries(*curves: Tensor) -> Tensor:
 
 def warn_if_diverged(*curves: Tensor) -> None:
     """Warn with the first step that is not finite; reads data, so only on the CPU."""
-    if curves[0].device.type != "cpu":
-        return
     kept = finite_entries(*curves)
-    try:
+    if not may_hold(kept == curves[0].shape[-1]):
         first = int(kept.min())
-    except RuntimeError:  # inside torch.func.vmap a value cannot be read
-        return
-    if first < curves[0].shape[-1]:
         warnings.warn(
             f"lr: a run is not finite from step {first} on (see finite_steps); stable_step_size gives the largest "
             "step size that is stable at the start, and features that grow lower it",
