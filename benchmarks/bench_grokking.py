@@ -276,8 +276,6 @@ def growths() -> Iterator[Growth]:
         (1, 1),
         each,
         batch=True,
-        reason="From some 1,000 settings on, the arrays of a step leave the cache, and each step allocates them anew:"
-        " what that takes depends on the machine's load, 2 to 5 times.",
     )
 
 

@@ -30,6 +30,8 @@ def lazy_curve(
     eps: Real[Tensor, "*#b"] | ArrayLike,
     lr: Real[Tensor, "*#b"] | ArrayLike,
     steps: int,
+    *,
+    chunk: int = 128,
 ) -> LazyCurve:
     r"""Losses of gradient descent with the initial kernel, for $P,D\to\infty$ at $\psi=P/D$: exact at every step.
 
@@ -48,6 +50,7 @@ def lazy_curve(
         eps: weight of the square in the activation, 0 or above, shape ``(*b,)``.
         lr: step size in the units of `gd_step`, above 0, shape ``(*b,)``.
         steps: number of steps, 0 or above.
+        chunk: settings that are run together, which bounds the memory of a step; the result does not depend on it.
 
     Returns:
         `LazyCurve`, each ``(*b, steps + 1)``; `linear` and $r^2$ (`constant` squared) and one half add up to `test`.
@@ -62,14 +65,22 @@ def lazy_curve(
     (tensor(0.1051, dtype=torch.float64), tensor(0.8436, dtype=torch.float64))
     """
     read_size("steps", steps, 0)
+    read_size("chunk", chunk, 1)
     like = shared_kind(psi, eps, lr)
     ratio, share = read_positive("psi", psi, like), read_nonnegative("eps", eps, like).square()
     rate = read_positive("lr", lr, like)
     batch = broadcast_batch(psi=ratio.shape, eps=share.shape, lr=rate.shape)
     warn_of_step(rate, _stable(ratio, share))
-    ratio, share, rate = (x.expand(batch).unsqueeze(-1).unsqueeze(-1) for x in (ratio, share, rate))
-    first = pad(torch.ones(1, dtype=like.dtype, device=like.device), (0, steps + 1))
-    extra = share * ratio * torch.arange(2, dtype=like.dtype, device=like.device).unsqueeze(-1)  # the constant's alone
+    settings = torch.stack([x.expand(batch).flatten() for x in (ratio, share, rate)], -1).split(chunk)
+    parts = torch.cat([_descent(part, steps) for part in settings], 1)
+    return LazyCurve(*parts.reshape(4, *batch, steps + 1))
+
+
+def _descent(settings: Tensor, steps: int) -> Tensor:
+    """Train loss, test loss, linear power and what is left of the constant, ``(4, settings, steps + 1)``."""
+    ratio, share, rate = (x[:, None, None] for x in settings.unbind(-1))
+    first = pad(ratio.new_ones(1), (0, steps + 1))
+    extra = share * ratio * torch.arange(2, dtype=ratio.dtype, device=ratio.device)[:, None]  # the constant's alone
     speed, keep = rate / ratio, 1 - rate / ratio * (1 + share + ratio * (1 - first) + extra * first)
     side = -rate / ratio.sqrt()
     d, c = first.expand_as(keep), torch.zeros_like(keep)  # rows: quadratic functions, the constant
@@ -81,13 +92,13 @@ def lazy_curve(
         c = c + speed * d
         beside = pad(d, (1, 1))
         d = keep * d + side * (beside[..., 2:] + beside[..., :-2])
-    dd, cd, cc, start = (torch.stack(values, -1) for values in seen)  # (*b, 2, steps + 1)
+    dd, cd, cc, start = (torch.stack(values, -1) for values in seen)  # (settings, 2, steps + 1)
     # since d = e_0 - J c, the power of the learned linear function needs no product with T
     power = start - cd - share * cc - extra * start.square()
-    share, ratio = share.squeeze(-1), ratio.squeeze(-1)
-    left = (1 - share * ratio * start[..., 1, :]) / 2
-    learned = ratio * (power[..., 0, :] / 2 + power[..., 1, :] / 4)
-    return LazyCurve(dd[..., 0, :] / 2 + dd[..., 1, :] / 4, 0.5 + left.square() + learned, learned, left)
+    share, ratio = share[:, 0], ratio[:, 0]
+    left = (1 - share * ratio * start[:, 1]) / 2
+    learned = ratio * (power[:, 0] / 2 + power[:, 1] / 4)
+    return torch.stack([dd[:, 0] / 2 + dd[:, 1] / 4, 0.5 + left.square() + learned, learned, left])
 
 
 def lazy_limit(psi: Real[Tensor, "*#b"] | ArrayLike, eps: Real[Tensor, "*#b"] | ArrayLike) -> LazyCurve:

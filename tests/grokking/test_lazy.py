@@ -112,6 +112,24 @@ def test_batches_are_their_members(device: str) -> None:
                 torch.testing.assert_close(end[i, j].cpu(), getattr(last, name), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5, 100])
+def test_chunks_change_nothing(chunk: int) -> None:
+    psi = torch.tensor([[0.8, 2.0, 3.0]], dtype=torch.float64)
+    got, want = lazy_curve(psi, [[0.2], [0.5]], 0.2, 9, chunk=chunk), lazy_curve(psi, [[0.2], [0.5]], 0.2, 9)
+    for name in NAMES:
+        torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-14, atol=0)
+
+
+def test_an_empty_batch_is_an_empty_curve() -> None:
+    assert lazy_curve(torch.empty(0, 2, dtype=torch.float64), 0.2, 0.2, 3).test.shape == (0, 2, 4)
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 1.5])
+def test_a_chunk_holds_at_least_one(chunk: float) -> None:
+    with pytest.raises(ValueError, match="chunk: got"):
+        lazy_curve(2.0, 0.2, 0.2, 3, chunk=chunk)  # type: ignore[arg-type]
+
+
 def test_more_steps_change_no_earlier_entry() -> None:
     short, long = lazy_curve(2.0, 0.3, 0.4, 7), lazy_curve(2.0, 0.3, 0.4, 100)
     for name in NAMES:
