@@ -124,10 +124,10 @@ def test_an_empty_batch_is_an_empty_curve() -> None:
     assert lazy_curve(torch.empty(0, 2, dtype=torch.float64), 0.2, 0.2, 3).test.shape == (0, 2, 4)
 
 
-@pytest.mark.parametrize("chunk", [0, -1, 1.5])
-def test_a_chunk_holds_at_least_one(chunk: float) -> None:
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_a_chunk_holds_at_least_one(chunk: int) -> None:
     with pytest.raises(ValueError, match="chunk: got"):
-        lazy_curve(2.0, 0.2, 0.2, 3, chunk=chunk)  # type: ignore[arg-type]
+        lazy_curve(2.0, 0.2, 0.2, 3, chunk=chunk)
 
 
 def test_more_steps_change_no_earlier_entry() -> None:
