@@ -21,9 +21,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def shared_kind(*values: object) -> Tensor:
-    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default)."""
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    dtypes = [x.dtype for x in tensors if x.is_floating_point()]
+    """An empty tensor with the device and the dtype that the given tensors ask for (float64 on the CPU by default).
+
+    Tensors with axes decide; a lone number in a tensor of single precision does not take digits from arrays and lists.
+    """
+    tensors = sorted((x for x in values if isinstance(x, Tensor)), key=lambda x: x.ndim == 0)
+    floating = [x for x in tensors if x.is_floating_point()]
+    dtypes = [x.dtype for x in floating]
+    if not any(x.ndim for x in floating) and any(isinstance(x, (np.ndarray, Sequence)) for x in values):
+        dtypes.append(torch.float64)
     dtype = reduce(torch.promote_types, dtypes) if dtypes else torch.float64
     return torch.empty(0, dtype=dtype, device=tensors[0].device if tensors else None)
 

@@ -27,6 +27,7 @@ from lib.checks import (
     require_nonnegative,
     require_positive,
     require_shape,
+    shared_kind,
 )
 
 
@@ -46,6 +47,15 @@ def test_a_floating_tensor_keeps_its_dtype_and_whole_numbers_become_float64() ->
     assert as_float("x", torch.ones(2)).dtype == torch.float32
     assert as_float("x", torch.ones(2, dtype=torch.int32)).dtype == torch.float64
     assert as_float("x", torch.ones(2, dtype=torch.float64), like=torch.ones(1)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("array", [np.ones(2), [1.0, 2.0], (1.0,)])
+def test_a_lone_number_of_single_precision_takes_no_digits_from_an_array(array: object) -> None:
+    lone, row = torch.tensor(0.9), torch.ones(2)
+    assert shared_kind(lone, array).dtype == shared_kind(array, 1.0).dtype == torch.float64
+    assert (
+        shared_kind(lone, 0.3).dtype == shared_kind(row, array).dtype == shared_kind(lone, row).dtype == torch.float32
+    )
 
 
 def test_the_input_of_the_caller_is_not_shared() -> None:

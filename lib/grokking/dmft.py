@@ -82,6 +82,8 @@ def dmft(
     wanted = f"samples / psi > {directions} for these steps and units"
     require("samples", enough / ratio > directions, wanted, enough / ratio)
     warn_of_step(rate, stable_step_size(ratio, share))
+    skew = (c - c.mT).abs() <= 1e3 * torch.finfo(c.dtype).eps * c.abs().amax((-2, -1), keepdim=True)
+    require("overlap", skew, "a symmetric matrix", c)
     rest, bad = torch.linalg.cholesky_ex(c - m.unsqueeze(-1) * m.unsqueeze(-2))
     require(
         "overlap", bad == 0, "overlap - alignment alignment^T positive definite", c.diagonal(dim1=-2, dim2=-1).amin(-1)

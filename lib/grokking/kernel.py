@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_size, require_shape, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, read_nonnegative, read_size, require, require_shape, shared_kind
 from lib.grokking.setting import read_matrix, read_vector
 from lib.shapes import Float, Real
 
@@ -133,6 +133,10 @@ def kernel_alignment(
     require_shape("K", gram, gram.shape[-2] == count, "(*b, P, P), a square matrix")
     labels = read_vector("y", y, like, f"(*b, {count}) as in K", count)
     broadcast_batch(K=gram.shape[:-2], y=labels.shape[:-1])
+    for name, size in (("K", gram.abs().amax((-2, -1))), ("y", labels.abs().amax(-1))):
+        require(name, size > 0, "numbers that are not all zero", size)
+    gram = gram / gram.abs().amax((-2, -1), keepdim=True)
+    labels = labels / labels.abs().amax(-1, keepdim=True)
     seen = ((gram @ labels.unsqueeze(-1)).squeeze(-1) * labels).sum(-1)
     return seen / (gram.square().sum((-2, -1)).sqrt() * labels.square().sum(-1))
 

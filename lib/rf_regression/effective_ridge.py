@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, require
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_size, require
 from lib.rf_regression.compression import weighted_modes
 from lib.rf_regression.modes import learned_share
 from lib.rf_regression.setting import read_eigenvalues, read_ridge, read_sizes
@@ -89,13 +89,14 @@ def solve_effective_ridge(
 
     Raises:
         ValueError: a ridge or eigenvalue that is negative or NaN, all eigenvalues zero, n or k not positive, both
-            infinite, shapes that do not broadcast.
+            infinite, no iteration, shapes that do not broadcast.
 
     Source: Simon, Karkada, Ghosh and Belkin (ICLR 2024), arXiv 2311.14646; the scalar equation is an own extension.
 
     >>> solve_effective_ridge([1.0, 1.0, 1.0, 1.0], n=2, k=float("inf"), ridge=1.0).gamma.round(decimals=4)
     tensor(1.7808, dtype=torch.float64)
     """
+    read_size("num_iterations", num_iterations, 1)
     spectrum = read_eigenvalues(eigenvalues)
     sizes = read_sizes(n, k, like=spectrum)
     delta = read_ridge(ridge, like=spectrum)

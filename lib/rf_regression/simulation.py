@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, require_shape
+from lib.checks import ArrayLike, read_size, require_shape
 from lib.rf_regression.setting import read_eigenvalues, read_noise, read_power, read_ridge
 from lib.shapes import Float, Real
 
@@ -28,8 +30,8 @@ class SimulatedRisk:
 def simulate_rf_ridge(
     eigenvalues: Real[Tensor, " M"] | ArrayLike,
     target_power: Real[Tensor, " M"] | ArrayLike,
-    n: int | float,
-    k: int | float,
+    n: Real[Tensor, ""] | ArrayLike,
+    k: Real[Tensor, ""] | ArrayLike,
     ridge: Real[Tensor, "*batch"] | ArrayLike,
     noise_variance: Real[Tensor, ""] | ArrayLike = 0.0,
     *,
@@ -75,28 +77,29 @@ def simulate_rf_ridge(
     require_shape("noise_variance", noise, noise.ndim == 0, "a single number")
     if n == math.inf and k == math.inf:
         raise ValueError("n and k: got both infinite, want at least one finite")
-    _require_count("n", n)
-    _require_count("num_trials", num_trials)
-    if k != math.inf:
-        _require_count("k", k)
-
-    n, width = int(n), None if k == math.inf else int(k)
+    samples, num_trials = _read_count("n", n), read_size("num_trials", num_trials, 1)
+    width = None if k == math.inf else _read_count("k", k)
     modes, count = spectrum.shape[0], width or spectrum.shape[0]
-    numbers = modes * (n + (width or 0) + delta.numel()) + 3 * n * count  # of one trial: draws, errors, decomposition
-    together = max(1, min(num_trials, BUDGET // numbers))
+    draws, decomposition = modes * (samples + (width or 0) + delta.numel()), 3 * samples * count  # of one trial
+    together = max(1, min(num_trials, BUDGET // (draws + decomposition)))
     tests, trains = [], []
     for start in range(0, num_trials, together):
         trials = min(together, num_trials - start)
-        test, train = _trials(spectrum, power.sqrt(), n, width, delta.flatten(), noise, trials, generator)
+        test, train = _trials(spectrum, power.sqrt(), samples, width, delta.flatten(), noise, trials, generator)
         tests.append(test)
         trains.append(train)
     (test, test_error), (train, train_error) = (_mean_and_error(torch.cat(parts)) for parts in (tests, trains))
     return SimulatedRisk(*(x.reshape(delta.shape) for x in (test, train, test_error, train_error)))
 
 
-def _require_count(name: str, value: object) -> None:
-    if not (isinstance(value, (int, float)) and 1 <= value < math.inf and value == math.floor(value)):
+def _read_count(name: str, value: object) -> int:
+    number: Any = value
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
+        number = value.item()
+    real = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    if not real or number < 1 or number != int(number):
         raise ValueError(f"{name}: got {value!r}, want a whole number >= 1")
+    return int(number)
 
 
 def _mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:

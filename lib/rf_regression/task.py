@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_positive
+from lib.checks import ArrayLike, as_float, read_size, require, require_positive
 from lib.shapes import Float, Real
 
 
@@ -40,15 +40,16 @@ def powerlaw_task(
         Two tensors of shape (M,).
 
     Raises:
-        ValueError: no mode, or an exponent outside its range.
+        ValueError: no mode, an exponent outside its range, or a dtype that is not floating.
 
     Source: Simon, Karkada, Ghosh and Belkin (ICLR 2024), arXiv 2311.14646.
 
     >>> powerlaw_task(3, 2.0, 1.5)[0]
     tensor([1.0000, 0.2500, 0.1111], dtype=torch.float64)
     """
-    if num_modes < 1:
-        raise ValueError(f"num_modes: got {num_modes}, want at least 1")
+    num_modes = read_size("num_modes", num_modes, 1)
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: got {dtype}, want a floating one")
     read_exponents(alpha, beta)
     index = torch.arange(1, num_modes + 1, device=device).double()
     return (index**-alpha).to(dtype), (index**-beta).to(dtype)

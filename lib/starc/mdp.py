@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -43,7 +44,7 @@ def random_mdp(
         Shape (*batch, S, A, S).
 
     Raises:
-        ValueError: no state or no action.
+        ValueError: no state or no action, a negative batch, a number that is none, a dtype that is not floating.
 
     Source: own construction, after the random environments of Skalse, Farnik, Motwani, Jenner, Gleave and Abate (ICLR
     2024), arXiv 2309.15257, with exact zeros.
@@ -54,6 +55,14 @@ def random_mdp(
     """
     for name, size in (("states", states), ("actions", actions)):
         read_size(name, size, 1)
+    for size in batch:
+        read_size("batch", size, 0)
+    if math.isnan(threshold):
+        raise ValueError(f"threshold: got {threshold}, want a number or an infinity")
+    if not math.isfinite(sharpness):
+        raise ValueError(f"sharpness: got {sharpness}, want a finite number")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: got {dtype}, want a floating one")
     where = generator.device if device is None and generator is not None else device
     z = torch.randn(*batch, states, actions, states, generator=generator, dtype=dtype, device=where)
     possible = (z > threshold) | (z == z.amax(-1, keepdim=True))

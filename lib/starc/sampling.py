@@ -34,8 +34,8 @@ def sampled_distance(
         as norm zero: distance 1 from others, 0 from its like.
 
     Raises:
-        ValueError: shapes that do not fit, numbers that are not finite, negative weights, fewer than 2 replicates with
-            `debias`.
+        ValueError: shapes that do not fit, numbers that are not finite, negative weights or only zeros, fewer than 2
+            replicates with `debias`.
 
     Source: own extension of Skalse, Farnik, Motwani, Jenner, Gleave and Abate (ICLR 2024), arXiv 2309.15257.
 
@@ -55,6 +55,7 @@ def sampled_distance(
     w = torch.ones_like(first[..., 0]) if weights is None else as_float("weights", weights, like=like)
     require_shape("weights", w, w.ndim >= 1 and w.shape[-1] == points, f"(*batch, {points})")
     require_nonnegative("weights", w)
+    require("weights", (w > 0).any(-1), "at least one positive weight", w.sum(-1))
     batch = broadcast_batch(C1=first.shape[:-2], C2=second.shape[:-2], weights=w.shape[:-1])
 
     def product(x: Tensor, y: Tensor) -> Tensor:

@@ -123,6 +123,7 @@ def read_weights(weights: Tensor | ArrayLike | None, dynamics: Tensor) -> Tensor
         return None
     w = read_reward("weights", weights, dynamics, dynamics)
     require("weights", w >= 0, "numbers >= 0", w)
+    require("weights", (w > 0).flatten(-3).any(-1), "at least one positive weight", w.flatten(-3).sum(-1))
     return w
 
 

@@ -241,6 +241,7 @@ def test_the_least_number_of_samples_is_enough() -> None:
         ({"alignment": [0.1] * 3}, r"(overlap|alignment): got shape"),
         ({"alignment": 0.1}, r"alignment: got shape \(\), want"),
         ({"overlap": [[1.0, 2.0], [2.0, 1.0]]}, "overlap: got .*, want .*positive definite"),
+        ({"overlap": [[1.0, 0.5], [0.0, 1.0]]}, "overlap: got .*, want a symmetric matrix"),
         ({"overlap": np.zeros((2, 2))}, "overlap: got .*, want .*positive definite"),
         ({"alignment": [1.0, 0.0]}, "overlap: got .*, want .*positive definite"),
         ({"overlap": math.nan * np.eye(2)}, "overlap: got nan, want finite"),

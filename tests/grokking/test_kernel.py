@@ -186,8 +186,17 @@ def test_they_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: kernel_alignment(np.eye(2), [1.0] * 3), r"y: got shape \(3,\), want"),
         (lambda: kernel_alignment(math.nan * np.eye(2), [1.0] * 2), "K: got nan, want finite"),
         (lambda: kernel_alignment(np.eye(2), [math.nan] * 2), "y: got nan, want finite"),
+        (lambda: kernel_alignment(np.eye(2), [0.0, 0.0]), "y: got 0, want numbers that are not all zero"),
+        (lambda: kernel_alignment(np.zeros((2, 2)), [1.0, 0.0]), "K: got 0, want numbers that are not all zero"),
     ],
 )
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_an_alignment_has_no_unit(size: float) -> None:
+    K, y = np.diag([3.0, 1.0]), np.array([1.0, -1.0])
+    got = kernel_alignment(size * K, y / size)
+    assert got.item() == pytest.approx(4 / (math.sqrt(10) * 2), rel=1e-14)

@@ -273,6 +273,8 @@ BAD = [
     ({"n": [1.0, math.inf], "k": [2.0, math.inf]}, "infinite"),
     ({"ridge": -1e-9}, "ridge: got -1e-09"),
     ({"ridge": [0.0, math.nan]}, "ridge: got nan"),
+    ({"num_iterations": 0}, "num_iterations: got 0, want a whole number >= 1"),
+    ({"num_iterations": True}, "num_iterations: got True, want a whole number >= 1"),
     ({"n": [1.0, 2.0], "ridge": [0.0, 1.0, 2.0]}, "ridge .* do not broadcast"),
     ({"n": [1.0, 2.0], "k": [0.5, 1.0, 2.0]}, "k .* do not broadcast"),
 ]

@@ -172,3 +172,18 @@ def test_two_infinite_sizes_and_infinite_samples_are_refused() -> None:
         simulate_rf_ridge([1.0], [1.0], math.inf, math.inf, [0.1], num_trials=1, generator=torch.Generator())
     with pytest.raises(ValueError, match="n: got inf, want a whole number"):
         simulate_rf_ridge([1.0], [1.0], math.inf, 3, [0.1], num_trials=1, generator=torch.Generator())
+
+
+def test_counts_of_numpy_and_torch_are_counts() -> None:
+    lam, power = [1.0, 0.5], [1.0, 2.0]
+    want = simulate_rf_ridge(lam, power, 3, 4, 0.1, num_trials=5, generator=draws(0))
+    for kind in (np.int64, np.float64, torch.tensor):
+        got = simulate_rf_ridge(lam, power, kind(3), kind(4), 0.1, num_trials=5, generator=draws(0))
+        assert got.test == want.test
+
+
+@pytest.mark.parametrize("value", [True, 2.5, 0, math.nan, -math.inf, np.array([3])])
+def test_what_is_no_count_is_named(value: float) -> None:
+    for n, k, name in ((value, 4, "n"), (3, value, "k")):
+        with pytest.raises(ValueError, match=f"{name}: got .*, want a whole number >= 1"):
+            simulate_rf_ridge([1.0], [1.0], n, k, 0.1, num_trials=5, generator=draws(0))

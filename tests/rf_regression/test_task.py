@@ -37,6 +37,11 @@ def test_a_task_can_be_made_on_an_accelerator(fake_gpu: str) -> None:
     assert str(trace.device) == fake_gpu
 
 
+def test_whole_numbers_cannot_hold_a_task() -> None:
+    with pytest.raises(ValueError, match=r"dtype: got torch\.int64, want a floating one"):
+        powerlaw_task(5, 1.5, 1.5, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(
     ("modes", "alpha", "beta", "message"),
     [

@@ -98,9 +98,28 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     assert P.dtype == E.dtype == torch.float32
 
 
-def test_a_process_needs_a_state_and_an_action() -> None:
+def test_a_process_needs_a_state_and_a_batch_a_size() -> None:
     with pytest.raises(ValueError, match="states: got 0, want a whole number >= 1"):
         random_mdp(0, 1)
+    with pytest.raises(ValueError, match="batch: got -1, want a whole number >= 0"):
+        random_mdp(1, 1, batch=(-1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": math.nan}, "threshold: got nan, want a number or an infinity"),
+        ({"sharpness": math.inf}, "sharpness: got inf, want a finite number"),
+        ({"sharpness": math.nan}, "sharpness: got nan, want a finite number"),
+        ({"dtype": torch.int64}, "dtype: got torch.int64, want a floating one"),
+    ],
+)
+def test_scores_are_numbers(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        random_mdp(2, 2, **change)  # type: ignore[arg-type]
+
+
+def test_a_process_needs_an_action() -> None:
     with pytest.raises(ValueError, match="actions: got -2, want a whole number >= 1"):
         random_mdp(1, -2)
 

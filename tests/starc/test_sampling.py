@@ -90,10 +90,14 @@ def test_a_square_that_is_not_positive_counts_as_nothing() -> None:
         assert sampled_distance(nothing, something) == 1
         assert sampled_distance(something, nothing) == 1
         assert sampled_distance(nothing, opposite) == sampled_distance(zero, nothing) == 0
-    assert sampled_distance(something, something, [0.0, 0.0]) == 0
     for nothing in (opposite, zero):  # replicates that cancel average to zero
         assert sampled_distance(nothing, something, debias=False) == 1
         assert sampled_distance(nothing, opposite, debias=False) == 0
+
+
+def test_weights_that_are_all_zero_are_no_norm() -> None:
+    with pytest.raises(ValueError, match="weights: got 0, want at least one positive weight"):
+        sampled_distance([[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 1.0]], [0.0, 0.0])
 
 
 def test_no_gradient_is_infinite_where_a_square_counts_as_nothing() -> None:

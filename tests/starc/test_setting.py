@@ -127,6 +127,8 @@ def test_defaults_of_policies_and_weights() -> None:
     weights = read_weights([[[1.0] * 3] * 2] * 3, P)
     assert weights is not None
     assert weights.dtype == torch.float32
+    with pytest.raises(ValueError, match="weights: got 0, want at least one positive weight"):
+        read_weights(torch.zeros(3, 2, 3), P)
 
 
 def test_rewards_whose_sums_overflow_are_finite_all_the_same() -> None:
