@@ -16,9 +16,10 @@ import torch
 from benchmarks import harness, machine, stamps
 from benchmarks.counts import Rates
 from benchmarks.harness import Growth, Race, apart
+from tools import performance
 
 RATES = Rates(copy=1e10, product64=1e10, product32=2e10, curved64=1e9, curved32=2e9, operators=1e6, views=1e6)
-RECORDED = sorted(path for path in harness.RESULTS.glob("*.json") if path.stem not in ("precision", "sweeps", "stamps"))
+RECORDED = sorted(path for path in harness.RESULTS.glob("*.json") if path.stem not in performance.OTHERS)
 X = torch.linspace(0, 1, 1000, dtype=torch.float64)
 
 

@@ -15,7 +15,7 @@ from . import performance_figures, performance_tables
 from .ledger import fill
 
 PAGE = "performance.md"
-OTHERS = ("precision", "sweeps", "stamps")  # runs of no single chapter: a caption, headings and rows
+OTHERS = ("precision", "compiled", "sweeps", "stamps")  # runs of no single chapter: a caption, headings and rows
 NOTHING = "*No run has been recorded yet.*"
 Result = dict[str, Any]
 

@@ -13,7 +13,7 @@ from tools import performance
 from tools.ledger import LedgerError
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKERS = ("machine", "bars", "races", "limits", "growth", "precision", "sweeps", "stamps")
+MARKERS = ("machine", "bars", "races", "limits", "growth", "precision", "compiled", "sweeps", "stamps")
 PAGE = "# Performance\n\n" + "\n\n".join(f"% begin {name}\n% end {name}" for name in MARKERS) + "\n"
 
 
