@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,16 @@ def read_size(name: str, value: object, least: int) -> int:
     return int(value)
 
 
+def read_single(name: str, value: object, want: str) -> float:
+    """A single number as Python's: one of numpy's, or a tensor or array without axes, whose reading waits for an
+    accelerator and carries no derivative; a truth value is refused.
+    """
+    number = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise ValueError(f"{name}: got {number!r}, want {want}")
+    return float(number)
+
+
 def read_count(name: str, value: Tensor | ArrayLike, like: Tensor, least: int) -> Tensor:
     """`value` as whole numbers of at least `least`, kept as floating numbers in the kind of `like`."""
     if isinstance(value, bool):
@@ -137,16 +147,21 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
-def may_hold(condition: Tensor) -> bool:
+def may_hold(condition: Tensor, unread: bool = True) -> bool:
     """False if `condition` was read and fails somewhere; what is on an accelerator or inside `torch.func.vmap` is
     not read, and may hold.
     """
     if condition.device.type != "cpu":
-        return True
+        return unread
     try:
         return bool(condition.all())
     except RuntimeError:  # inside torch.func.vmap a value cannot be read
-        return True
+        return unread
+
+
+def is_known(condition: Tensor) -> bool:
+    """True if `condition` was read and holds everywhere: what is not read is not known."""
+    return may_hold(condition, unread=False)
 
 
 def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
@@ -157,7 +172,7 @@ def require(name: str, holds: Tensor, want: str, got: Tensor) -> None:
     """
     if not may_hold(holds):
         worst = got.expand_as(holds)[~holds].flatten()[0]
-        raise ValueError(f"{name}: got {worst.item():.6g}, want {want}")
+        raise ValueError(f"{name}: got {worst.item():.9g}, want {want}")
 
 
 def require_finite(name: str, x: Tensor, sums: Tensor | None = None) -> None:

@@ -16,10 +16,13 @@ from lib.checks import (
     as_whole,
     broadcast_batch,
     indicator,
+    is_known,
+    may_hold,
     read_count,
     read_finite,
     read_nonnegative,
     read_positive,
+    read_single,
     read_size,
     read_whole,
     require,
@@ -113,6 +116,8 @@ def test_values_are_named_with_the_first_offender() -> None:
     require_positive("n", torch.tensor(float("inf")), finite=False)
     with pytest.raises(ValueError, match=r"p: got 2, want less than one"):
         require("p", torch.tensor([True, False]), "less than one", torch.tensor([0.0, 2.0]))
+    with pytest.raises(ValueError, match=r"p: got 1\.000002, want one"):  # not 1, which was wanted
+        require("p", torch.tensor(False), "one", torch.tensor(1.000002, dtype=torch.float64))
 
 
 def test_shapes_are_named() -> None:
@@ -146,6 +151,23 @@ def test_a_size_is_one_whole_number(value: object) -> None:
     assert read_size("steps", np.int64(1), 1) == 1
     with pytest.raises(ValueError, match=f"steps: got {value!r}, want a whole number >= 1"):
         read_size("steps", value, 1)
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, np.float32(1.5), np.array(1.5), torch.tensor(1.5), torch.tensor(1.5).double()], ids=repr
+)
+def test_a_single_number_may_be_numpys_or_a_tensor_without_axes(value: object) -> None:
+    got = read_single("tau", value, "a number")
+    assert (type(got), got) == (float, 1.5)
+    assert read_single("tau", torch.tensor(2), "a number") == 2.0
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, torch.tensor(True), torch.tensor(1j), torch.ones(1), [1.5], "1.5", None, 1j], ids=repr
+)
+def test_what_is_no_single_number_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=r"tau: got .*, want a number"):
+        read_single("tau", value, "a number")
 
 
 @pytest.mark.parametrize("value", [1, 2.5, [3, 1], True, float("inf"), float("nan")], ids=repr)
@@ -188,6 +210,19 @@ def test_values_pass_unread_inside_vmap() -> None:
         return x / 2
 
     assert torch.func.vmap(half)(torch.ones(3)).tolist() == [0.5] * 3
+
+
+def test_what_is_not_read_may_hold_and_is_not_known() -> None:
+    yes, no = torch.ones(3, dtype=torch.bool), torch.tensor([True, False])
+    assert [may_hold(yes), may_hold(no), is_known(yes), is_known(no)] == [True, False, True, False]
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.extend([may_hold(x), is_known(x)])
+        return x
+
+    torch.func.vmap(look)(yes)
+    assert seen == [True, False]
 
 
 def test_a_device_is_known_and_present() -> None:

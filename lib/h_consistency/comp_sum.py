@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,12 +48,29 @@ def comp_sum_transform(
     if power >= 2:
         straight: Tensor = x * (scale / (power - 1))
         return straight
-    inner = 1 / (2 - power)
-    a = ((1 + x) ** inner + (1 - x) ** inner) / 2
-    grown = torch.expm1((2 - power) * a.log()) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
+    log_a = _log_mean_power(x, (power - 1) / (2 - power))
+    grown = torch.expm1((2 - power) * log_a) / (power - 1)  # (a^(2-tau) - 1) / (tau - 1)
     factor = 2.0 ** (1 - power) if power < 1 else scale
     loss: Tensor = grown * factor
     return loss
+
+
+def _log_mean_power(x: Tensor, e: float) -> Tensor:
+    """log(((1+x)^(1+e) + (1-x)^(1+e)) / 2) for e >= -1/2: no digits are lost to small x or e, nor range to large e."""
+    power = 1 + e
+    edge = 0.5 / max(power, 1.0)
+    low, high = x.clamp_max(edge), x.clamp_min(edge)
+    angle = e * low.atanh()
+    near = e * torch.log1p(-low.square()) / 2 + torch.log1p(2 * (angle / 2).sinh().square() + low * angle.sinh())
+    if e < 1:
+        left = 1 - high
+        some = torch.where(left > 0, left, 1.0)
+        grown = torch.where(left > 0, left * torch.expm1(e * some.log()), left**power - left)
+        far = torch.log1p(((1 + high) * torch.expm1(e * torch.log1p(high)) + grown) / 2)
+    else:
+        turn = high.clamp_max(1 - torch.finfo(x.dtype).eps).atanh()
+        far = power * torch.log1p(high) + torch.log1p((-2 * power * turn).exp()) - math.log(2)
+    return torch.where(x < edge, near, far)
 
 
 def mae_transform(t: Real[Tensor, "*shape"] | ArrayLike, num_classes: int) -> Float[Tensor, "*shape"]:

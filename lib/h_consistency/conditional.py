@@ -158,9 +158,9 @@ def _risk(o: Tensor, p: Tensor) -> Tensor:
 
 def _best_scores(p: Tensor, limit: float) -> Tensor:
     """The clipped scores; log Z lies between log C - limit and log C + limit, and is found by bisection."""
-    log_p = p.log()
     if math.isinf(limit):
-        return log_p
+        return p.log()
+    log_p = torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -math.inf)  # its derivative is not NaN at zero
     centre = math.log(p.shape[-1])
     low = torch.full_like(p.narrow(-1, 0, 1), centre - limit)
     high = torch.full_like(low, centre + limit)
@@ -168,7 +168,17 @@ def _best_scores(p: Tensor, limit: float) -> Tensor:
         middle = (low + high) / 2
         above = (log_p + middle).clamp(-limit, limit).logsumexp(-1, keepdim=True) > middle
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return (log_p + (low + high) / 2).clamp(-limit, limit)
+    middle = (low + high) / 2
+    return (log_p + (middle + _follow(log_p, middle, limit))).clamp(-limit, limit)
+
+
+def _follow(log_p: Tensor, log_z: Tensor, limit: float) -> Tensor:
+    """Zero, with the derivative of log Z: that of the equation it solves, whose slope is minus the clipped share."""
+    scores = (log_p + log_z).clamp(-limit, limit)
+    total = scores.logsumexp(-1, keepdim=True)
+    clipped = torch.where(scores.abs() < limit, 0.0, scores.softmax(-1)).sum(-1, keepdim=True).detach()
+    fixed = clipped > torch.finfo(log_p.dtype).tiny  # where nothing is clipped any Z will do
+    return torch.where(fixed, (total - total.detach()) / torch.where(fixed, clipped, 1.0), 0.0)
 
 
 def _scores_and_probs(scores: Tensor | ArrayLike, probs: Tensor | ArrayLike) -> tuple[Tensor, Tensor]:

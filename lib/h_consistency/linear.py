@@ -19,11 +19,11 @@ class LinearClassifier(Protocol):
     """Anything with `weights` of shape `(*batch, C, d)` and `bias` of shape `(*batch, C)`."""
 
     @property
-    def weights(self) -> Tensor:
+    def weights(self) -> Tensor | ArrayLike:
         """One row of weights a class."""
 
     @property
-    def bias(self) -> Tensor:
+    def bias(self) -> Tensor | ArrayLike:
         """One number a class."""
 
 
@@ -37,10 +37,10 @@ def predict_scores(
         x: features, shape (*batch, n, d); batch axes broadcast against those of the classifier.
 
     Returns:
-        Shape (*batch, n, C).
+        Shape (*batch, n, C), in the kind of the classifier, or of x where it holds no tensors.
 
     Raises:
-        ValueError: shapes that do not fit, or features that are not finite.
+        ValueError: an object without these attributes, shapes that do not fit, or features that are not finite.
 
     Source: definition.
 
@@ -50,12 +50,20 @@ def predict_scores(
     tensor([[-0.5000,  0.0000],
             [-2.0000,  1.5000]])
     """
-    weights, bias = classifier.weights, classifier.bias
-    rows = as_float("x", x, like=weights)
-    features = weights.shape[-1]
+    for name in ("weights", "bias"):
+        if not hasattr(classifier, name):
+            raise ValueError(f"classifier: got {type(classifier).__name__} without {name}, want weights and bias")
+    held = classifier.weights, classifier.bias
+    like = shared_kind(*held) if any(isinstance(part, Tensor) for part in held) else shared_kind(x)
+    weights = as_float("classifier.weights", held[0], like=like)
+    bias = as_float("classifier.bias", held[1], like=like)
+    require_shape("classifier.weights", weights, weights.ndim >= 2, "(*batch, C, d)")
+    classes, features = weights.shape[-2:]
+    require_shape("classifier.bias", bias, bias.ndim >= 1 and bias.shape[-1] == classes, f"(*batch, {classes})")
+    rows = as_float("x", x, like=like)
     require_shape("x", rows, rows.ndim >= 2 and rows.shape[-1] == features, f"(*batch, n, {features})")
     require("x", rows.isfinite(), "finite numbers", rows)
-    broadcast_batch(classifier=weights.shape[:-2], x=rows.shape[:-2])
+    broadcast_batch(weights=weights.shape[:-2], bias=bias.shape[:-1], x=rows.shape[:-2])
     scores: Tensor = rows @ weights.mT + bias.unsqueeze(-2)
     return scores
 

@@ -98,9 +98,9 @@ def _fit(
     moments = (columns * weight) @ columns.mT / classes
     diagonal = moments.diagonal(dim1=-2, dim2=-1)
     eps = torch.finfo(x.dtype).eps  # a penalty of rounding's size bounds the weights where nothing else does
-    diagonal += 8 * eps * diagonal.shape[-1] * diagonal + 99 * eps**2 * diagonal.sum(-1, keepdim=True)
-    diagonal[:, :-1] += ridge.squeeze(-1)
-    factor = torch.linalg.cholesky_ex(moments).L
+    more = 8 * eps * diagonal.shape[-1] * diagonal + 99 * eps**2 * diagonal.sum(-1, keepdim=True)
+    more = torch.cat((more[:, :-1] + ridge.squeeze(-1), more[:, -1:]), -1)
+    factor = torch.linalg.cholesky_ex(moments + torch.diag_embed(more)).L
     design = torch.linalg.solve_triangular(factor, columns, upper=False)
     full = torch.eye(classes, dtype=x.dtype, device=x.device) - 1 / classes
     contrasts = torch.linalg.qr(full[:, 1:]).Q

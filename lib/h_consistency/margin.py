@@ -42,14 +42,16 @@ def margin_transform(
         Differentiable in `t` and in what the loss depends on.
 
     Raises:
-        ValueError: t outside [0, 1]; a loss that is not convex, does not fall or is NaN (with the margin where); a
-            bound that is not positive and finite; too few steps.
+        ValueError: t outside [0, 1]; a loss that is no function, is not convex, does not fall or is NaN (with
+            the margin where); a bound that is not positive and finite; too few steps.
 
     Source: Bartlett, Jordan and McAuliffe (2006) for unbounded scores; the box: own derivation.
 
     >>> margin_transform(lambda u: torch.exp(-u), [0.0, 0.6, 1.0])
     tensor([0.0000, 0.2000, 1.0000], dtype=torch.float64)
     """
+    if not callable(loss):
+        raise ValueError(f"loss: got {loss!r}, want a function of margins; margin_transform_closed takes names")
     x = read_unit("t", t)
     limit = read_number("bound", bound, "a finite number > 0", above=0, top=math.nextafter(math.inf, 0))
     steps = read_size("num_steps", num_steps, 1)

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lib.h_consistency.samples import is_known
+from lib.checks import is_known
 from lib.shapes import Float
 
 FIRST, FEW = 4, 8  # steps that need no accuracy, and conjugate gradients that each of them gets
@@ -123,7 +123,7 @@ def _by_factors(problem: Problem, p: Tensor, gradient: Tensor, single: bool) -> 
     rows = problem.single_rows if single else problem.rows
     V = problem.contrasts
     q = V.mT @ p
-    hessian = torch.zeros(batch, contrasts, k, contrasts, k, dtype=rows.dtype, device=rows.device)
+    hessian = p.new_zeros(batch, contrasts, k, contrasts, k, dtype=rows.dtype)  # of `p`, also inside torch.func.vmap
     for a in range(contrasts):
         for b in range(a + 1):  # Cholesky reads the lower triangle
             bend = (V[:, a] * V[:, b]) @ p - q[:, a] * q[:, b] - (1 / V.shape[0] if a == b else 0.0)
@@ -132,7 +132,7 @@ def _by_factors(problem: Problem, p: Tensor, gradient: Tensor, single: bool) -> 
     square = hessian.view(batch, contrasts * k, contrasts * k)
     square.diagonal(dim1=-2, dim2=-1).add_(1 + 4 * torch.finfo(rows.dtype).eps * contrasts)
     factor = torch.linalg.cholesky_ex(square).L
-    half = torch.linalg.solve_triangular(factor, -gradient.to(rows.dtype).reshape(batch, -1, 1), upper=False)
+    half = torch.linalg.solve_triangular(factor, -gradient.to(rows.dtype).reshape(batch, contrasts * k, 1), upper=False)
     step: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=True)
     return step.to(gradient.dtype).view_as(gradient)
 

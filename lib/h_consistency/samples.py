@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_size, read_whole, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, is_known, read_size, read_whole, require, require_shape
 from lib.shapes import Float, Int
 
 IN_MEMORY = 1 << 27  # numbers that a chunk may use where no cache matters: 1 GiB
@@ -32,7 +32,7 @@ class Samples:
             most: numbers that it may use at once, unless one data set needs more.
         """
         total, step = self.batch.numel(), max(1, most // each)
-        for start in range(0, total, step):
+        for start in range(0, max(total, 1), step):  # of an empty batch one empty chunk
             stop = min(start + step, total)
             x, y, weight = (self._take(*part, start, stop) for part in ((self.x, 2), (self.y, 1), (self.weight, 1)))
             yield slice(start, stop), x, y, weight
@@ -57,7 +57,7 @@ def read_samples(
     """
     classes = read_size("num_classes", num_classes, 2)
     features = as_float("x", x)
-    require_shape("x", features, features.ndim >= 2 and 0 not in features.shape, "(*batch, n, d) with n, d >= 1")
+    require_shape("x", features, features.ndim >= 2 and 0 not in features.shape[-2:], "(*batch, n, d) with n, d >= 1")
     if not is_known(features.sum().isfinite()):  # a finite sum has finite terms: look at each only where it is not
         require("x", features.isfinite(), "finite numbers", features)
     rows = features.shape[-2]
@@ -75,11 +75,6 @@ def read_samples(
         there = ((labels == k) & (weight > 0)).any(-1)
         require("y", there, f"a sample of class {k} in every data set, with a weight above zero", there.long())
     return Samples(features, labels, weight, batch)
-
-
-def is_known(holds: Tensor) -> bool:
-    """Whether something is known to hold everywhere; an accelerator is not asked."""
-    return holds.device.type == "cpu" and bool(holds.all())
 
 
 def collect(batch: torch.Size, parts: Iterable[tuple[slice, tuple[Tensor, ...]]]) -> list[Tensor]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, require, require_shape, shared_kind
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_single, require, require_shape, shared_kind
 
 SLACK = {torch.float64: 1e-6}  # how far probabilities may sum from one; 1e-4 in other dtypes
 
@@ -43,11 +42,11 @@ def read_unit(name: str, value: Tensor | ArrayLike, like: Tensor | None = None) 
 
 
 def read_number(name: str, value: object, want: str, *, above: float | int, top: float | int = math.inf) -> float:
-    """A Python number in (above, top], both ends as `want` says."""
-    fits = isinstance(value, Real) and not isinstance(value, bool)
-    if not fits or not above < float(value) <= top:  # type: ignore[arg-type]
-        raise ValueError(f"{name}: got {value!r}, want {want}")
-    return float(value)  # type: ignore[arg-type]
+    """A single number in (above, top], both ends as `want` says."""
+    number = read_single(name, value, want)
+    if not above < number <= top:
+        raise ValueError(f"{name}: got {number!r}, want {want}")
+    return number
 
 
 def read_bound(bound: object) -> float:
@@ -56,9 +55,10 @@ def read_bound(bound: object) -> float:
 
 
 def read_each(names: Sequence[str], values: Sequence[Tensor | ArrayLike]) -> list[Tensor]:
-    """Finite numbers >= 0 of any shapes, in one device and dtype."""
+    """Finite numbers >= 0 of shapes that broadcast, in one device and dtype."""
     like = shared_kind(*values)
     read = [as_float(name, value, like=like) for name, value in zip(names, values, strict=True)]
     for name, x in zip(names, read, strict=True):
         require(name, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
+    broadcast_batch(**{name: x.shape for name, x in zip(names, read, strict=True)})
     return read

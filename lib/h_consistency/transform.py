@@ -134,7 +134,8 @@ def h_consistency_bound(
         Bound on the error above the best in the hypothesis set; the common shape of the first three.
 
     Raises:
-        ValueError: a negative excess or gap, fewer than two classes, a bound that is not positive.
+        ValueError: a negative excess or gap, shapes that do not broadcast, fewer than two classes, a bound that is not
+            positive.
 
     Source: :prf:ref:`hc-transfer` with :prf:ref:`hc-bounded`.
 

@@ -56,7 +56,7 @@ def read_reward(
 def read_gamma(gamma: Tensor | ArrayLike, like: Tensor) -> Tensor:
     """The discount, a number or a tensor of a batch shape, in [0, 1)."""
     if isinstance(gamma, (int, float)) and not 0 <= gamma < 1:  # read here: on an accelerator nobody would
-        raise ValueError(f"gamma: got {gamma:.6g}, want 0 <= gamma < 1")
+        raise ValueError(f"gamma: got {gamma:.9g}, want 0 <= gamma < 1")
     x = as_float("gamma", gamma, like=like)
     require("gamma", (x >= 0) & (x < 1), "0 <= gamma < 1", x)
     return x

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, indicator
+from lib.checks import ArrayLike, indicator, is_known, read_single
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_labelled, read_real
+from lib.temperature_scaling.setting import read_labelled
+from lib.temperature_scaling.temperature import fit_temperature
 
 STEPS = 100
 ROWS = 4096  # rows whose curvature is held at once
@@ -62,39 +63,51 @@ def fit_affine_scaling(
     z, y = read_labelled(logits, labels)
     if kind not in ("matrix", "vector"):
         raise ValueError(f"kind: got {kind!r}, want 'matrix' or 'vector'")
-    if not 0 <= read_real("ridge", ridge) < float("inf"):
+    ridge = read_single("ridge", ridge, "a finite number >= 0")
+    if not 0 <= ridge < float("inf"):
         raise ValueError(f"ridge: got {ridge}, want a finite number >= 0")
     n, k = z.shape[-2:]
     batch = z.shape[:-2]
-    o, y = z.double().reshape(-1, n, k), y.reshape(-1, n)
+    o, y = z.double().reshape(batch.numel(), n, k), y.reshape(batch.numel(), n)
     size = k + 1 if kind == "matrix" else 2  # features of a class: all logits and 1, or its own and 1
-    start = torch.zeros(k, size, dtype=torch.float64, device=z.device)
-    start[:, :k] = torch.eye(k, dtype=torch.float64, device=z.device) if kind == "matrix" else 0
-    start[:, 0] = start[:, 0] if kind == "matrix" else 1
-    start = start.reshape(-1).expand(o.shape[0], -1)
-    problem = _Problem(o, y, kind, ridge, start)
-    theta, damping = start, torch.full_like(start[:, 0], 1e-3)
-    value, slope, curvature = problem.expand(theta)
+    identity = torch.zeros(k, size, dtype=torch.float64, device=z.device)
+    identity[:, :k] = torch.eye(k, dtype=torch.float64, device=z.device) if kind == "matrix" else 0
+    identity[:, 0] = identity[:, 0] if kind == "matrix" else 1
+    identity = identity.reshape(-1).expand(o.shape[0], -1)
+    problem = _Problem(o, y, kind, ridge, identity)
+    cooled = identity / _best_temperature(o, y).unsqueeze(-1)
+    start, other = ((theta, *problem.expand(theta)) for theta in (identity, cooled))
+    theta, value, slope, curvature = _choose(other[1] < start[1], other, start)
+    damping = torch.full_like(value, 1e-3)
     unit = torch.eye(theta.shape[-1], dtype=torch.float64, device=z.device)
     for _ in range(STEPS):
         size_of_curvature = curvature.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-300)
         shift = (damping * size_of_curvature)[:, None, None] * unit
         move = torch.linalg.solve_ex(curvature + shift + 1e-14 * size_of_curvature[:, None, None] * unit, slope)[0]
-        trial = theta - move
-        new = problem.expand(trial)
-        better = new[0] <= value
-        theta = torch.where(better[:, None], trial, theta)
-        drop = torch.where(better, value - new[0], torch.zeros_like(value))
-        value, slope = torch.where(better, new[0], value), torch.where(better[:, None], new[1], slope)
-        curvature = torch.where(better[:, None, None], new[2], curvature)
+        trial = (theta - move, *problem.expand(theta - move))
+        better = trial[1] <= value
+        drop = torch.where(better, value - trial[1], torch.zeros_like(value))
+        theta, value, slope, curvature = _choose(better, trial, (theta, value, slope, curvature))
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e6)
         done = (slope.norm(dim=-1) <= 1e-12) | (better & (drop <= 1e-16 * value.abs())) | (damping >= 1e6)
-        if done.device.type == "cpu" and bool(done.all()):
+        if is_known(done):
             break
     weight, bias = problem.maps(theta)
     nll = value - problem.penalty(theta)
     parts = (weight.reshape(*batch, k, k), bias.reshape(*batch, k), nll.reshape(batch))
     return AffineFit(*(part.to(z.dtype) for part in (*parts, slope.norm(dim=-1).reshape(batch))))
+
+
+def _best_temperature(logits: Tensor, labels: Tensor) -> Tensor:
+    """The best temperature of logits of any size: Newton's method needs it where they saturate the softmax."""
+    scale = logits.detach().abs().amax((-2, -1)).clamp_min(1e-300)
+    return scale * fit_temperature(logits / scale[:, None, None], labels, bounds=(1e-9, 1e3)).temperature
+
+
+def _choose(better: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What belongs to the elements of the batch, from `new` where it is better."""
+    pairs = zip(new, old, strict=True)
+    return tuple(torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), x, y) for x, y in pairs)
 
 
 @dataclass(frozen=True)
@@ -105,23 +118,23 @@ class _Problem:
     labels: Tensor
     kind: str
     ridge: float
-    start: Tensor
+    identity: Tensor
 
     def maps(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         k = self.logits.shape[-1]
-        table = theta.reshape(theta.shape[0], k, -1)
+        table = theta.reshape(theta.shape[0], k, theta.shape[1] // k)
         if self.kind == "vector":
             return torch.diag_embed(table.select(-1, 0)), table.select(-1, 1)
         return table.narrow(-1, 0, k), table.select(-1, k)
 
     def penalty(self, theta: Tensor) -> Tensor:
-        return 0.5 * self.ridge * ((theta - self.start) ** 2).sum(-1)
+        return 0.5 * self.ridge * ((theta - self.identity) ** 2).sum(-1)
 
     def expand(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count, n, k = self.logits.shape
         weight, bias = self.maps(theta)
         free = theta.shape[-1]
-        value, slope = self.penalty(theta), self.ridge * (theta - self.start)
+        value, slope = self.penalty(theta), self.ridge * (theta - self.identity)
         curvature = self.ridge * torch.eye(free, dtype=theta.dtype, device=theta.device).expand(count, free, free)
         for o, y in zip(self.logits.split(ROWS, 1), self.labels.split(ROWS, 1), strict=True):
             log_p = (o @ weight.mT + bias.unsqueeze(-2)).log_softmax(-1)

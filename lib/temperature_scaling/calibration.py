@@ -72,7 +72,8 @@ def binned_calibration_error(
         square = gap**2
         if debias:
             square = square - torch.where(count > 1, rate * (1 - rate) / (count - 1).clamp_min(1), 0)
-        error = (share * square).sum(-1).clamp_min(0).sqrt()
+        total = (share * square).sum(-1)
+        error = torch.where(total > 0, torch.where(total > 0, total, 1.0).sqrt(), 0.0)  # flat at zero
     elif norm == "max":
         error = gap.abs().amax(-1)
     else:

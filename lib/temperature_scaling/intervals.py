@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, read_size, require, require_shape, shared_kind
+from lib.checks import ArrayLike, as_float, read_single, read_size, require, require_shape, shared_kind
 from lib.shapes import Float, Int, Real
-from lib.temperature_scaling.setting import read_number, read_real
+from lib.temperature_scaling.setting import read_number
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def overlap_intervals(
     share = read_number("overlap", overlap, shared_kind(overlap), 0.0, 1.0, "a share from 0 to 1")
     require_shape("overlap", share, share.ndim == 0, "a single number")
     label = torch.arange(n_classes, device=share.device)
-    start = read_real("spacing", spacing) * (label // group_size).to(share.dtype)
+    spacing = read_single("spacing", spacing, "a number")
+    start = spacing * (label // group_size).to(share.dtype)
     rank = (label % group_size).to(share.dtype)
     if group_size == 2:
         _require_spacing(spacing, 2 - float(share) if n_classes > 2 else 0.0)
@@ -77,7 +78,7 @@ def overlap_intervals(
 
 def _require_spacing(spacing: float | int, width: float) -> None:
     if not (width - 1e-9 <= spacing < float("inf") and spacing > 0):
-        raise ValueError(f"spacing: got {spacing:.6g}, want at least the width of a group, {max(width, 0):.6g}")
+        raise ValueError(f"spacing: got {spacing:.9g}, want at least the width of a group, {max(width, 0):.9g}")
 
 
 def sample_intervals(

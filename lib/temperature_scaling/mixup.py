@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, indicator, read_size, read_whole, require, require_shape
+from lib.checks import ArrayLike, as_float, indicator, read_size, read_whole, require, require_finite, require_shape
 from lib.shapes import Float, Int, Real
 from lib.temperature_scaling.setting import SUM_TOLERANCE, read_classes
 
@@ -34,8 +34,8 @@ def mixup_batch(
         Mixed inputs of the shape of `inputs`, and soft targets of shape (n, k).
 
     Raises:
-        ValueError: shapes that do not fit, labels outside the classes, weights that are negative or do not sum to 1,
-            row numbers outside the points.
+        ValueError: shapes that do not fit, inputs that are not finite, labels outside the classes, weights that are
+            negative or do not sum to 1, row numbers outside the points.
 
     Source: Zhang, Cisse, Dauphin and Lopez-Paz (ICLR 2018), arXiv 1710.09412; more than two points as in Chidambaram
     and Ge (ICLR 2024), arXiv 2306.00740.
@@ -47,6 +47,7 @@ def mixup_batch(
     """
     x = as_float("inputs", inputs)
     require_shape("inputs", x, x.ndim >= 1 and x.shape[0] >= 1, "(n, ...) with n >= 1")
+    require_finite("inputs", x)
     n = x.shape[0]
     y = read_classes("labels", labels, read_size("n_classes", n_classes, 2), n, x)
     require_shape("labels", y, y.ndim == 1, f"({n},)")

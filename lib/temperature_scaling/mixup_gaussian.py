@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lib.checks import ArrayLike, as_float, indicator, require, require_shape, shared_kind
 from lib.shapes import Float, Real
-from lib.temperature_scaling.mixup_intervals import CHUNK, require_mixing, smooth_nodes
+from lib.temperature_scaling.mixup_intervals import CHUNK, read_mixing, smooth_nodes
 from lib.temperature_scaling.setting import SUM_TOLERANCE
 
 
@@ -46,14 +46,14 @@ def mixup_minimizer_gaussian(
     tensor([[0.5000, 0.5000],
             [0.1786, 0.8214]], dtype=torch.float64)
     """
-    require_mixing(alpha, n_nodes)
+    alpha, n_nodes = read_mixing(alpha, n_nodes)
     like = shared_kind(x, means, sigma)
     point, centre = as_float("x", x, like=like), as_float("means", means, like=like)
     require_shape("means", centre, centre.ndim == 2 and centre.shape[0] >= 2, "(k, d) with k >= 2")
     fits = point.ndim >= 1 and point.shape[-1] == centre.shape[1]
     require_shape("x", point, fits, f"(*batch, {centre.shape[1]}) as means has it")
     if isinstance(sigma, (int, float)) and not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma: got {sigma:.6g}, want a positive number")
+        raise ValueError(f"sigma: got {sigma:.9g}, want a positive number")
     scale = as_float("sigma", sigma, like=like)
     require_shape("sigma", scale, scale.ndim == 0, "a single number")
     require("x", point.isfinite(), "finite numbers", point)

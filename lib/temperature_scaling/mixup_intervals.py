@@ -6,19 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, read_size, require
+from lib.checks import ArrayLike, as_float, read_single, read_size, require
 from lib.shapes import Float, Real
 from lib.temperature_scaling.intervals import IntervalMixture, class_columns
-from lib.temperature_scaling.setting import read_real
 
 CHUNK = 1 << 21  # integrand values held at once
 
 
-def require_mixing(alpha: float | int, n_nodes: int) -> None:
-    """Raise unless the Beta parameter is positive and there are nodes."""
-    if not 0 < read_real("alpha", alpha) < float("inf"):
-        raise ValueError(f"alpha: got {alpha:.6g}, want a positive number")
-    read_size("n_nodes", n_nodes, 2)
+def read_mixing(alpha: object, n_nodes: object) -> tuple[float, int]:
+    """The Beta parameter, a positive number, and how many nodes there are, at least 2."""
+    parameter = read_single("alpha", alpha, "a positive number")
+    if not 0 < parameter < float("inf"):
+        raise ValueError(f"alpha: got {parameter:.9g}, want a positive number")
+    return parameter, read_size("n_nodes", n_nodes, 2)
 
 
 def smooth_nodes(n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def mixup_minimizer_intervals(
     tensor([[0.9868, 0.0132],
             [0.5652, 0.4348]], dtype=torch.float64)
     """
-    require_mixing(alpha, n_nodes)
+    alpha, n_nodes = read_mixing(alpha, n_nodes)
     point = as_float("z", z, like=mixture.lower if not isinstance(z, Tensor) else None)
     require("z", ~point.isnan(), "numbers", point)
     lower, upper, weight = (part.to(point) for part in (mixture.lower, mixture.upper, mixture.weight))
@@ -87,7 +87,7 @@ def _first_mass(
         ends[:, None, :, None] - ends[None, :, None, :]
     )  # end of the first piece minus end of the second, (2, 2, p, p)
     drop = z[:, None, None, None, None] - ends[None, None, :, None, :]
-    kinks = (drop / torch.where(gap == 0, torch.nan, gap)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(0, 1)
+    kinks = (drop / torch.where(gap == 0, torch.inf, gap)).clamp(0, 1)
     kinks = kinks.flatten(1, 2)  # (n, 4, p, p)
     edges = torch.cat((torch.zeros_like(kinks[:, :1]), kinks.sort(1).values, torch.ones_like(kinks[:, :1])), 1)
     start, width = edges[:, :-1].unsqueeze(-1), edges.diff(dim=1).unsqueeze(-1)  # five panels

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import torch
 from torch import Tensor
 
@@ -24,17 +22,10 @@ SUM_TOLERANCE = 1e-4  # how far the sum of a row of probabilities may lie from o
 def read_number(name: str, value: Tensor | ArrayLike, like: Tensor, low: float, high: float, want: str) -> Tensor:
     """`value` in the kind of `like`, every entry from `low` to `high`; Python numbers are checked on any device."""
     if isinstance(value, (int, float)) and not low <= value <= high:
-        raise ValueError(f"{name}: got {value:.6g}, want {want}")
+        raise ValueError(f"{name}: got {value:.9g}, want {want}")
     x = as_float(name, value, like=like)
     require(name, (x >= low) & (x <= high), want, x)
     return x
-
-
-def read_real(name: str, value: float | int) -> float:
-    """A single number, which numpy's may be too."""
-    if not isinstance(value, Real):
-        raise ValueError(f"{name}: got {value!r}, want a number")
-    return float(value)
 
 
 def read_classes(name: str, value: Tensor | ArrayLike, n_classes: int, rows: int, like: Tensor) -> Tensor:
@@ -81,14 +72,12 @@ def read_confidence(confidence: Tensor | ArrayLike, outcome: Tensor | ArrayLike)
     x = as_float("confidence", confidence)
     require_shape("confidence", x, x.ndim >= 1 and x.shape[-1] >= 1, "(*batch, n) with n >= 1")
     _require_shares("confidence", x)
-    if isinstance(outcome, Tensor) and outcome.dtype == torch.bool:
-        y = outcome.to(x)
-    else:
-        y = as_float("outcome", outcome, like=x)
-        require_shape("outcome", y, y.numel() > 0, "(*batch, n) with n >= 1")
-        _require_shares("outcome", y)
+    truths = isinstance(outcome, Tensor) and outcome.dtype == torch.bool
+    y = outcome.to(x) if isinstance(outcome, Tensor) and truths else as_float("outcome", outcome, like=x)
     fits = y.ndim >= 1 and y.shape[-1] == x.shape[-1]
     require_shape("outcome", y, fits, f"(*batch, {x.shape[-1]}), an outcome for every confidence")
+    if not truths:
+        _require_shares("outcome", y)
     batch = broadcast_batch(confidence=x.shape[:-1], outcome=y.shape[:-1])
     return x.expand(*batch, -1), y.expand(*batch, -1)
 
@@ -102,7 +91,7 @@ def _require_shares(name: str, x: Tensor) -> None:
 def read_temperature(temperature: Tensor | ArrayLike, logits: Tensor) -> Tensor:
     """Positive temperatures `(*batch, 1, 1)` that broadcast against logits `(*batch, n, k)`."""
     if isinstance(temperature, (int, float)) and not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: got {temperature:.6g}, want a positive number")
+        raise ValueError(f"temperature: got {temperature:.9g}, want a positive number")
     x = as_float("temperature", temperature, like=logits)
     batch = tuple(logits.shape[:-2])
     require_shape("temperature", x, x.ndim == 0 or tuple(x.shape) == batch, f"a number or one for each of {batch}")

@@ -49,7 +49,9 @@ def smooth_calibration_error(
     """
     f, y = read_confidence(confidence, outcome)
     if isinstance(bandwidth, (int, float)) and not SMALLEST <= bandwidth < float("inf"):
-        raise ValueError(f"bandwidth: got {bandwidth:.6g}, want a number >= {SMALLEST}")
+        raise ValueError(f"bandwidth: got {bandwidth:.9g}, want a number >= {SMALLEST}")
+    if 0 in f.shape:
+        return f.sum(-1)  # torch has no Fourier transform of an empty batch
     waves = _cosines(f.double(), y.double())
     frequency = math.pi * torch.arange(GRID + 1, device=f.device, dtype=torch.float64)
 

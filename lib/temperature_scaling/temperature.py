@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, read_size
+from lib.checks import ArrayLike, is_known, read_single, read_size
 from lib.shapes import Float, Int, Real
 from lib.temperature_scaling.rows import LOG2E, blocks
-from lib.temperature_scaling.setting import read_labelled, read_real
+from lib.temperature_scaling.setting import read_labelled
 
 SUBSET = 1 << 14  # rows of the first fit, where there are at least twice as many
 COARSE = 2  # steps on all rows in the precision of the input
@@ -68,7 +68,7 @@ def fit_temperature(
     z, y = read_labelled(logits, labels)
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise ValueError(f"bounds: got {bounds!r}, want two temperatures")
-    coldest, hottest = (read_real("bounds", bound) for bound in bounds)
+    coldest, hottest = (read_single("bounds", bound, "two temperatures") for bound in bounds)
     if not 0 < coldest < hottest < float("inf"):
         raise ValueError(f"bounds: got {bounds}, want 0 < lowest < highest temperature")
     read_size("steps", steps, 1)
@@ -113,7 +113,7 @@ def _search(
         settled = settled | ((step - beta).abs() <= 1e-14 * beta) | ((slope.abs() <= noise) & (curvature > 0))
         last, visited = slope.abs(), beta
         beta = torch.where(settled, beta, step)
-        if settled.device.type == "cpu" and bool(settled.all()):
+        if is_known(settled):
             break
     return _Point(visited, nll, slope, beta)
 

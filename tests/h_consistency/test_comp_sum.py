@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,43 @@ def test_special_members() -> None:
     torch.testing.assert_close(comp_sum_transform(t, 3, 4), t / 32)
     for tau in (1 - 1e-7, 1 + 1e-7):
         torch.testing.assert_close(comp_sum_transform(t, tau, 2), logistic_transform(t), rtol=1e-5, atol=1e-8)
+
+
+def exact(t: mpmath.mpf, tau: float, classes: int) -> mpmath.mpf:
+    """The formula of the docstring for a tau that is not one, as it stands; wants digits to spare."""
+    x, u = mpmath.mpf(t), 2 - mpmath.mpf(tau)
+    scale = u - 1 if tau < 1 else (1 - u) * mpmath.mpf(classes) ** (1 - u)
+    if tau >= 2:
+        return x / scale
+    grown = (((1 + x) ** (1 / u) + (1 - x) ** (1 / u)) / 2) ** u - 1
+    return -grown * 2 ** (u - 1) / scale if tau < 1 else grown / scale
+
+
+TAUS = [0.0, 0.5, *(1 + s * gap for gap in (1e-14, 1e-9, 1e-4) for s in (-1, 1)), 1.49, 1.5, 1.999, 1.9999, 2 - 1e-9]
+SMALL_TO_LARGE = [1e-300, 1e-8, 1e-6, 1e-4, 0.1, 0.2499, 0.25, 0.34, 0.5, 0.999, 1 - 1e-12, 1.0]
+
+
+@pytest.mark.parametrize("tau", [*TAUS, 2.0, 2.0001, 3.0])
+def test_no_digits_are_lost_at_small_t_near_one_nor_near_two(tau: float, device: str) -> None:
+    got = comp_sum_transform(torch.tensor(SMALL_TO_LARGE, dtype=torch.float64, device=device), tau, 4)
+    with mpmath.workdps(60):
+        want = [float(exact(t, tau, 4)) for t in SMALL_TO_LARGE]
+    np.testing.assert_allclose(got.cpu(), want, rtol=1e-14, atol=1e-320)
+
+
+@pytest.mark.parametrize("tau", TAUS)
+def test_derivatives_are_right_on_both_sides_of_every_seam_and_at_the_end(tau: float) -> None:
+    t = torch.tensor([0.0, 1e-5, 0.1, 0.2499, 0.25, 0.4, 0.9, 1.0], dtype=torch.float64, requires_grad=True)
+    comp_sum_transform(t, tau, 3).sum().backward()
+    assert t.grad is not None
+    with mpmath.workdps(60):
+        want = [float(mpmath.diff(lambda x: exact(x, tau, 3), x)) for x in t.tolist()[1:-1]]
+    np.testing.assert_allclose(t.grad[1:-1], want, rtol=1e-13)
+    assert t.grad[0] == 0
+    if tau <= 1:
+        assert t.grad[-1] == math.inf
+    else:
+        assert t.grad[-1].item() == pytest.approx((2 / 3) ** (tau - 1) / (2 * (tau - 1)), rel=1e-12)
 
 
 def mae_regret(p: np.ndarray, j: int) -> float:
@@ -143,6 +182,14 @@ def test_dtypes_shapes_derivatives() -> None:
     assert mae_transform(1, 3).dtype == comp_sum_transform([1, 0], 2, 3).dtype == torch.float64
 
 
+def test_tau_may_be_numpys_or_a_tensor_without_axes() -> None:
+    unchecked = inspect.unwrap(comp_sum_transform)  # by shape
+    for tau in (np.float32(1.5), np.array(1.5), torch.tensor(1.5)):
+        assert unchecked([0.5], tau, 4) == comp_sum_transform([0.5], 1.5, 4)
+    with pytest.raises(ValueError, match="tau: got True"):
+        unchecked(0.5, torch.tensor(True), 4)
+
+
 def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     t = torch.empty(4, device=fake_gpu)
     for x in [*(comp_sum_transform(t, tau, 3) for tau in (0.0, 0.5, 1.0, 1.5, 2.0)), mae_transform(t, 5)]:
@@ -156,6 +203,7 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: comp_sum_transform(1.5, 0.5, 3), "t: got 1.5"),
         (lambda: comp_sum_transform(0.5, -0.5, 3), "tau: got -0.5"),
         (lambda: comp_sum_transform(0.5, math.nan, 3), "tau: got nan"),
+        (lambda: comp_sum_transform(0.5, True, 3), "tau: got True, want a finite number >= 0"),
         (lambda: comp_sum_transform(0.5, 0.5, 1), "num_classes: got 1"),
         (lambda: mae_transform(-0.5, 3), "t: got -0.5"),
         (lambda: mae_transform(0.5, 1), "num_classes: got 1"),

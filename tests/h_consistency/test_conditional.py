@@ -131,6 +131,27 @@ def test_derivatives_are_those_of_the_definition() -> None:
     assert torch.autograd.gradcheck(gap, (logits,))
 
 
+@pytest.mark.parametrize("bound", [0.3, 0.6, 1.0])
+def test_derivatives_where_a_bound_acts_follow_the_normaliser(bound: float) -> None:
+    logits = torch.tensor([[0.1, 0.9, -1.0], [0.5, -2.0, 1.5], [4.0, -4.0, 0.1]], dtype=torch.float64)
+    scores = conditional_optimum(logits.softmax(-1), bound).scores
+    assert ((scores.abs() == bound).any(-1)).all()
+    assert ((scores.abs() < bound).any(-1)).any()
+    assert torch.autograd.gradcheck(
+        lambda x: conditional_optimum(x.softmax(-1), bound).scores, (logits.requires_grad_(),)
+    )
+
+
+def test_derivatives_are_numbers_where_nothing_is_clipped_and_at_impossible_classes() -> None:
+    p = torch.tensor([[0.3, 0.3, 0.4], [0.9, 0.1, 0.0]], dtype=torch.float64, requires_grad=True)
+    best = conditional_optimum(p, 1.0)
+    for got in (best.scores[0, 0] - best.scores[0, 2], best.scores[1].sum(), best.risk.sum()):
+        (grad,) = torch.autograd.grad(got, p, retain_graph=True)
+        assert grad.isfinite().all()
+    (grad,) = torch.autograd.grad(best.scores[0, 0] - best.scores[0, 2], p)
+    torch.testing.assert_close(grad[0], torch.tensor([1 / 0.3, 0, -1 / 0.4], dtype=torch.float64))
+
+
 def test_single_precision_agrees_to_1e_5() -> None:
     p, o = torch.tensor(simplex(40, 5)), torch.randn(40, 5, dtype=torch.float64)
     p32 = p.float()
@@ -166,6 +187,7 @@ def test_all_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     ("call", "message"),
     [
         (lambda: logistic_risk([0.0, 0.0], [0.5, 0.6]), "probs: got 1.1, want rows that sum to one"),
+        (lambda: logistic_risk([0.0, 0.0], [0.5, 0.500002]), r"probs: got 1\.000002, want rows that sum to one"),
         (lambda: logistic_risk([0.0, 0.0], [1.5, -0.5]), "probs: got -0.5"),
         (lambda: logistic_risk([0.0, 0.0], [math.nan, 0.5]), "probs: got nan"),
         (lambda: logistic_risk([0.0, math.nan], [0.5, 0.5]), "scores: got nan"),

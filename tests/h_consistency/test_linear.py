@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,35 @@ def test_scores_are_products_row_by_row_and_broadcast(device: str) -> None:
     want = rule.weights[1, 0] @ x[3, 6] + rule.bias[1, 0]
     torch.testing.assert_close(got[1, 3, 6], want)
     assert predict_scores(Rule(rule.weights.float(), rule.bias.float()), x).dtype == torch.float32
+
+
+def test_a_classifier_may_hold_arrays_or_lists() -> None:
+    rule, x = Rule(normal(3, 4), normal(3, seed=1)), normal(5, 4, seed=2)
+    want = predict_scores(rule, x)
+    for held in (
+        SimpleNamespace(weights=rule.weights.numpy(), bias=rule.bias.tolist()),
+        SimpleNamespace(weights=rule.weights, bias=rule.bias.numpy()),
+    ):
+        torch.testing.assert_close(predict_scores(held, x), want, rtol=0, atol=0)
+        assert predict_scores(held, x.numpy()).dtype == torch.float64
+    arrays = SimpleNamespace(weights=rule.weights.numpy(), bias=rule.bias.numpy())
+    assert predict_scores(arrays, x.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({"weights": [[1.0, 2.0]]}, "classifier: got SimpleNamespace without bias, want weights and bias"),
+        ({"bias": [1.0]}, "classifier: got SimpleNamespace without weights"),
+        ({"weights": [["a", "b"]], "bias": [1.0]}, "classifier.weights: got"),
+        ({"weights": [1.0, 2.0], "bias": [1.0]}, r"classifier.weights: got shape \(2,\), want \(\*batch, C, d\)"),
+        ({"weights": [[1.0, 2.0]] * 3, "bias": [1.0] * 2}, r"classifier.bias: got shape \(2,\), want \(\*batch, 3\)"),
+        ({"weights": [[[1.0, 2.0]]] * 3, "bias": [[1.0]] * 2}, r"weights \(3,\), bias \(2,\), x \(\): got shapes that"),
+    ],
+)
+def test_what_is_wrong_with_a_classifier_is_named(held: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(predict_scores)(SimpleNamespace(**held), [[1.0, 2.0]])
 
 
 def test_two_classes_agree_with_draws_of_the_mixture(device: str) -> None:

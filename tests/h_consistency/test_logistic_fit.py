@@ -240,3 +240,21 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     fit_logistic(**call)
     with pytest.raises(ValueError, match=message):
         fit_logistic(**(call | change))
+
+
+def test_vmap_is_a_batch_over_data_or_over_ridges() -> None:
+    rows = [draw(3, 20, 4, seed) for seed in range(3)]
+    x, y = (torch.tensor(np.stack(part)) for part in zip(*rows, strict=True))
+    got = torch.func.vmap(lambda a, b: vars(fit_logistic(a, b, 3, 0.1)))(x, y)
+    for name, value in vars(fit_logistic(x, y, 3, 0.1)).items():
+        torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-11)
+    ridges = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    by_ridge = torch.func.vmap(lambda r: fit_logistic(x[0], y[0], 3, r).weights)(ridges)
+    torch.testing.assert_close(by_ridge, fit_logistic(x[0], y[0], 3, ridges).weights, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("d", [2, 9])
+def test_an_empty_batch_has_empty_fits(d: int) -> None:
+    fit = fit_logistic(torch.zeros(0, 5, d), torch.zeros(0, 5, dtype=torch.int64), 3, 0.1)
+    assert (fit.weights.shape, fit.bias.shape) == ((0, 3, d), (0, 3))
+    assert fit.objective.shape == fit.gradient_norm.shape == (0,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -148,6 +149,11 @@ def test_a_minimum_in_any_part_of_the_bracket_is_found_or_the_steps_are_refused(
             else:
                 assert got == pytest.approx(place, abs=2e-9)
     assert refused == 25 * 5
+
+
+def test_the_name_of_a_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="loss: got 'hinge', want a function of margins"):
+        inspect.unwrap(margin_transform)("hinge", 0.2)
 
 
 def test_it_differentiates_in_t_and_in_a_parameter_of_the_loss() -> None:

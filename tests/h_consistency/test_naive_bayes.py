@@ -132,6 +132,26 @@ def test_a_batch_equals_a_loop_over_everything_that_broadcasts(
                 torch.testing.assert_close(getattr(whole, name)[i, j], one, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("fit", [fit_gaussian_nb, fit_bernoulli_nb])
+def test_vmap_is_a_batch(fit: Any) -> None:
+    x = torch.tensor(np.stack([binary(3, 24, 5, seed)[0] for seed in range(3)]))
+    y = torch.tensor(np.stack([binary(3, 24, 5, seed)[1] for seed in range(3)]))
+    got, want = torch.func.vmap(lambda a, b: vars(fit(a, b, 3)))(x, y), vars(fit(x, y, 3))
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fit", [fit_gaussian_nb, fit_bernoulli_nb])
+def test_an_empty_batch_has_empty_fits(fit: Any) -> None:
+    got = fit(torch.zeros(2, 0, 5, 4), torch.zeros(0, 5, dtype=torch.int64), 3)
+    assert got.weights.shape == got.mean.shape == (2, 0, 3, 4)
+    assert got.bias.shape == got.log_prior.shape == (2, 0, 3)
+    assert {part.dtype for part in vars(got).values()} == {torch.float32}
+    for shape in ((0, 4), (5, 0)):
+        with pytest.raises(ValueError, match=rf"x: got shape .*{shape[0]}, {shape[1]}\), want"):
+            fit(torch.zeros(2, *shape), torch.zeros(shape[0], dtype=torch.int64), 3)
+
+
 def test_gaussian_fits_differentiate_in_the_features() -> None:
     x, y = draw(2, 8, 3)
     leaf = torch.tensor(x, requires_grad=True)

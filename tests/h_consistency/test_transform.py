@@ -176,6 +176,11 @@ def test_all_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: h_consistency_bound(0.1, -0.1), "surrogate_gap: got -0.1"),
         (lambda: h_consistency_bound(0.1, 0.1, math.nan), "target_gap: got nan"),
         (lambda: h_consistency_bound(0.1, bound=0.0), "bound: got 0.0"),
+        (lambda: h_consistency_bound([0.1, 0.2], [0.1, 0.2, 0.3]), r"surrogate_excess \(2,\), surrogate_gap \(3,\)"),
+        (
+            lambda: h_consistency_bound(0.1, [0.1, 0.2], [0.1] * 3),
+            r"target_gap \(3,\): got shapes that do not broadcast",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 
@@ -96,6 +97,56 @@ def test_a_heavy_ridge_and_separable_data_stay_finite(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", AFFINE_KINDS)
+@pytest.mark.parametrize("scale", [1e-3, 1e3, 1e4, 1e6])
+def test_the_minimum_does_not_depend_on_the_scale_of_the_logits(kind: str, scale: float) -> None:
+    z, labels = planted(5, 300, 4)
+    want = fit_affine_scaling(z, labels, kind=kind, ridge=0)
+    got = fit_affine_scaling(scale * z, labels, kind=kind, ridge=0)  # from 1e3 on the softmax of all rows saturates
+    assert got.nll.item() == pytest.approx(want.nll.item(), rel=1e-9)
+    weight, bias = got.weight.numpy(), got.bias.numpy()
+    np.testing.assert_allclose(
+        oracle.softmax(scale * z @ weight.T + bias),
+        oracle.softmax(z @ want.weight.numpy().T + want.bias.numpy()),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", AFFINE_KINDS)
+@pytest.mark.parametrize(("scale", "right"), [(1e3, 0.0), (1e4, 0.0), (1e4, 0.9), (1e3, 0.99), (1e8, 0.5), (1e4, 1.0)])
+def test_no_map_scores_worse_than_a_temperature_where_the_softmax_saturates(
+    kind: str, scale: float, right: float
+) -> None:
+    rng = np.random.default_rng(0)
+    z = scale * rng.normal(size=(200, 4))
+    labels = np.where(rng.random(200) < right, z.argmax(-1), rng.integers(4, size=200))
+    got = fit_affine_scaling(z, labels, kind=kind)
+    assert got.nll.item() <= fit_temperature(z, labels, bounds=(1e-3, 1e12)).nll.item() + 1e-5
+    assert got.nll.item() == pytest.approx(
+        oracle.nll_at(1.0, z @ got.weight.numpy().T + got.bias.numpy(), labels), rel=1e-6, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("kind", AFFINE_KINDS)
+def test_vmap_is_a_batch_and_an_empty_batch_has_empty_fits(kind: str) -> None:
+    pairs = [planted(seed, 100, 3) for seed in range(3)]
+    z, labels = (torch.tensor(np.stack(part)) for part in zip(*pairs, strict=True))
+    got = torch.func.vmap(lambda a, b: vars(fit_affine_scaling(a, b, kind=kind)))(z, labels)
+    want = fit_affine_scaling(z, labels, kind=kind)
+    torch.testing.assert_close(got["nll"], want.nll, rtol=1e-9, atol=0)
+    torch.testing.assert_close(got["weight"], want.weight, rtol=1e-4, atol=1e-4)
+    none = fit_affine_scaling(z[:0], labels[:0], kind=kind)
+    assert (none.weight.shape, none.bias.shape, none.nll.shape) == ((0, 3, 3), (0, 3), (0,))
+
+
+def test_a_ridge_may_be_numpys_or_a_tensor_without_axes() -> None:
+    z, labels = planted(4, 50, 3)
+    want = fit_affine_scaling(z, labels, ridge=0.5).weight
+    for ridge in (np.float32(0.5), torch.tensor(0.5)):
+        got = inspect.unwrap(fit_affine_scaling)(z, labels, ridge=ridge).weight
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", AFFINE_KINDS)
 def test_affine_fits_of_a_batch_are_the_loop(kind: str) -> None:
     pairs = [planted(seed, 150, 3) for seed in range(3)]
     z, labels = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
@@ -128,6 +179,6 @@ def test_affine_fits_run_on_an_accelerator_without_a_host_sync(
 def test_wrong_maps_and_ridges_are_named() -> None:
     with pytest.raises(ValueError, match=r"^kind: got 'scalar', want "):
         fit_affine_scaling([[1.0, 2.0]], [0], kind="scalar")
-    for ridge in (-1.0, math.nan, math.inf):
+    for ridge in (-1.0, math.nan, math.inf, True):
         with pytest.raises(ValueError, match=r"^ridge: got .*want "):
             fit_affine_scaling([[1.0, 2.0]], [0], ridge=ridge)

@@ -218,6 +218,27 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(parts, (logits,))
 
 
+@pytest.mark.parametrize("debias", [False, True])
+def test_the_gradient_of_norm_two_vanishes_where_the_error_does(debias: bool) -> None:
+    confidence = torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    error = binned_calibration_error(confidence, [1, 0, 1], n_bins=2, norm=2, debias=debias)
+    error.backward()
+    assert error.item() == 0
+    assert confidence.grad is not None
+    assert confidence.grad.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("bins", BINS)
+def test_an_empty_batch_has_no_errors(bins: str) -> None:
+    none, p = torch.zeros(2, 0, 5), torch.full((0, 5, 3), 1 / 3)
+    for outcome in (none, none.bool(), none.long()):
+        for norm in NORMS:
+            assert binned_calibration_error(none, outcome, bins=bins, norm=norm).shape == (2, 0)
+        assert smooth_calibration_error(none, outcome).shape == (2, 0)
+        assert smooth_calibration_error(none, outcome, bandwidth=0.1).dtype == torch.float32
+    assert classwise_calibration_error(p, torch.zeros(0, 5, dtype=torch.int64), bins=bins).shape == (0,)
+
+
 @pytest.mark.parametrize("bins", BINS)
 def test_errors_run_on_an_accelerator_without_a_host_sync(bins: str, fake_gpu: str) -> None:
     confidence = torch.empty(2, 30, device=fake_gpu)

@@ -79,6 +79,8 @@ def test_a_batch_is_mixed_on_an_accelerator_without_a_host_sync(fake_gpu: str) -
         ({"permutations": [0, 1, 2]}, "permutations"),
         ({"permutations": [[0.0, 1.0, 2.0]] * 2}, "permutations"),
         ({"inputs": 1.0}, "inputs"),
+        ({"inputs": [[1.0], [math.nan], [3.0]]}, "inputs"),
+        ({"inputs": [1.0, 2.0, math.inf]}, "inputs"),
         ({"n_classes": 0}, "n_classes"),
     ],
 )

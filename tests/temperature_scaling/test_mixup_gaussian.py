@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -99,3 +100,10 @@ def test_what_is_wrong_with_a_gaussian_minimiser_is_named(change: dict[str, obje
     arguments = {"x": [0.5], "means": [[1.0], [-1.0]], "sigma": 1.0}
     with pytest.raises(ValueError, match=rf"^{name}: got .*want "):
         mixup_minimizer_gaussian(**arguments | change)  # type: ignore[arg-type]
+
+
+def test_numbers_may_be_numpys_or_tensors_without_axes() -> None:
+    means = [[-1.0], [1.0]]
+    want = mixup_minimizer_gaussian([[0.3]], means, 1.0, alpha=0.5, n_nodes=16)
+    got = inspect.unwrap(mixup_minimizer_gaussian)([[0.3]], means, 1.0, alpha=torch.tensor(0.5), n_nodes=np.int64(16))
+    torch.testing.assert_close(got, want, rtol=0, atol=0)

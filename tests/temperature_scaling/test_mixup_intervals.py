@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
@@ -108,6 +109,25 @@ def test_nodes_converge_and_shapes_follow_the_points() -> None:
     assert mixup_minimizer_intervals(mixture, 0.5).shape == (4,)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_derivatives_in_the_point_are_those_of_finite_differences(alpha: float) -> None:
+    z = torch.tensor([0.07, 0.3, 0.55, 0.8, 1.3], dtype=torch.float64, requires_grad=True)
+    for overlap, k in ((0.4, 2), (0.4, 4), (0.0, 2)):
+        mixture = overlap_intervals(overlap, k)
+        assert torch.autograd.gradcheck(
+            lambda x, mixture=mixture: mixup_minimizer_intervals(mixture, x, alpha=alpha), (z,), atol=1e-6, rtol=1e-4
+        )
+
+
+def test_numbers_may_be_numpys_or_tensors_without_axes() -> None:
+    mixture, unchecked = overlap_intervals(0.4, 2), inspect.unwrap(mixup_minimizer_intervals)
+    want = mixup_minimizer_intervals(mixture, [0.3], alpha=0.5, n_nodes=16)
+    for alpha in (np.float32(0.5), np.array(0.5), torch.tensor(0.5)):
+        torch.testing.assert_close(unchecked(mixture, [0.3], alpha=alpha, n_nodes=np.int64(16)), want, rtol=0, atol=0)
+    spaced = inspect.unwrap(overlap_intervals)(0.4, 4, spacing=torch.tensor(2.5))
+    torch.testing.assert_close(spaced.lower, overlap_intervals(0.4, 4, spacing=2.5).lower, rtol=0, atol=0)
+
+
 def test_the_minimiser_keeps_its_kind() -> None:
     made, z = overlap_intervals(0.4, 4), torch.linspace(0.1, 1.4, 9)
     single = mixup_minimizer_intervals(moved(made, "cpu", torch.float32), z)
@@ -127,6 +147,7 @@ def test_the_minimiser_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str)
     [
         ({"alpha": 0.0}, "alpha"),
         ({"alpha": math.nan}, "alpha"),
+        ({"alpha": True}, "alpha"),
         ({"n_nodes": 0}, "n_nodes"),
         ({"z": "x"}, "z"),
         ({"z": [0.5, math.nan]}, "z"),

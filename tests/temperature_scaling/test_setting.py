@@ -66,6 +66,7 @@ def test_a_temperature_that_is_none_is_named(T: object) -> None:
         ({"outcome": [0, 2]}, "outcome"),
         ({"outcome": [0, math.nan]}, "outcome"),
         ({"outcome": [0, 1, 1]}, "outcome"),
+        ({"outcome": []}, "outcome"),
         ({"outcome": "ab"}, "outcome"),
     ],
 )

@@ -146,3 +146,11 @@ def test_wrong_bounds_are_named(bounds: tuple[float, float]) -> None:
         fit_temperature([[1.0, 2.0]], [0], bounds=bounds)
     with pytest.raises(ValueError, match=r"^steps: got 0, want "):
         fit_temperature([[1.0, 2.0]], [0], steps=0)
+
+
+def test_vmap_is_a_batch_and_an_empty_batch_has_empty_fits() -> None:
+    z, labels = (torch.tensor(np.stack(part)) for part in zip(*(problem(s, 40, 4) for s in range(3)), strict=True))
+    got, want = torch.func.vmap(lambda a, b: vars(fit_temperature(a, b)))(z, labels), fit_temperature(z, labels)
+    torch.testing.assert_close(got["temperature"], want.temperature, rtol=1e-10, atol=0)
+    torch.testing.assert_close(got["nll"], want.nll, rtol=1e-12, atol=0)
+    assert fit_temperature(z[:0], labels[:0]).temperature.shape == (0,)
