@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from lib.checks import ArrayLike, read_count, read_finite, read_nonnegative, read_positive, shared_kind
 from lib.neural_collapse.losses import sigmoid_difference
-from lib.neural_collapse.setting import broadcast
+from lib.neural_collapse.setting import broadcast, carry
 from lib.shapes import Float, Real
 
 STEPS = 70  # halvings of a bracket whose logarithm is a few dozen wide
@@ -111,7 +111,7 @@ def conflict_gap(
         teacher_offset: $b_{\rm T}$.
 
     Returns:
-        $g^*>0$, shape (*batch,).
+        $g^*>0$, shape (*batch,). Its first derivatives are those of the implicit function; higher ones are not.
 
     Raises:
         ValueError: a number outside its range, shapes that do not broadcast.
@@ -129,6 +129,13 @@ def conflict_gap(
         student_offset=read_finite("student_offset", student_offset, like),
         teacher_offset=read_finite("teacher_offset", teacher_offset, like),
     )
+    root, slope = _crossing(*(x.detach() for x in (t, classes, scale, b_s, b_t)))
+    miss = _log_odds_of_gap(root, b_s, classes, scale) - _log_odds_of_gap(t, b_t, classes, scale)
+    return carry(root, -miss / slope)
+
+
+def _crossing(t: Tensor, classes: Tensor, scale: Tensor, b_s: Tensor, b_t: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's gap at which both log-odds agree, by bisection, and the slope of the student's there."""
     wanted = _log_odds_of_gap(t, b_t, classes, scale)
     # tanh(g/4T) bounds the sigmoid gap from above for any offset; the log-odds grow at least like g/CT - |b|/T - 2.
     low = 2 * scale * softplus(wanted + math.log(2))
@@ -138,7 +145,8 @@ def conflict_gap(
         middle = (low + high) / 2
         below = _log_odds_of_gap(middle.exp(), b_s, classes, scale) < wanted
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return ((low + high) / 2).exp()
+    root = ((low + high) / 2).exp()
+    return root, _slope_of_gap(root, b_s, classes, scale)
 
 
 def _log_odds_of_gap(gap: Tensor, offset: Tensor, classes: Tensor, scale: Tensor) -> Tensor:
@@ -147,3 +155,12 @@ def _log_odds_of_gap(gap: Tensor, offset: Tensor, classes: Tensor, scale: Tensor
     log_sinh = u + (-torch.expm1(-2 * u)).log() - math.log(2)
     log_cosh = v + torch.log1p(torch.exp(-2 * v)) - math.log(2)
     return log_sinh - torch.logaddexp(log_cosh, -u)
+
+
+def _slope_of_gap(gap: Tensor, offset: Tensor, classes: Tensor, scale: Tensor) -> Tensor:
+    """Derivative of `_log_odds_of_gap` in the gap, above zero."""
+    share = (classes - 2) / classes
+    u, v = gap / (2 * scale), (share / 2 * gap + offset) / scale
+    lost, twice = 2 * torch.exp(-u - v.abs()), torch.exp(-2 * v.abs())
+    whole = 1 + twice + lost
+    return (1 / torch.tanh(u) + lost / whole - share * v.sign() * (1 - twice) / whole) / (2 * scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from lib.checks import ArrayLike, read_nonnegative, read_positive, shared_kind
 from lib.neural_collapse.losses import sigmoid_difference
 from lib.neural_collapse.optimum import Layer, gap_at, read_layer
-from lib.neural_collapse.setting import broadcast
+from lib.neural_collapse.setting import broadcast, carry
 from lib.shapes import Float, Real
 
 STEPS = 64  # halvings of the bracket
@@ -36,10 +37,9 @@ class _Problem:
 
     def residuals(self, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Derivative of the binary KL in the logit of the true class, and of any other."""
-        classes, scale = self.layer.classes, self.temperature
+        scale = self.temperature
         true, other = (
-            scale * sigmoid_difference(share * gap / scale, share * self.teacher / scale)
-            for share in ((classes - 1) / classes, -1 / classes)
+            scale * sigmoid_difference(share * gap / scale, share * self.teacher / scale) for share in self._shares()
         )
         return true, other
 
@@ -47,6 +47,30 @@ class _Problem:
         r"""Strength $-\alpha\kappa$ with which the binary KL widens the gap."""
         true, other = self.residuals(gap)
         return self.alpha * (other - true) / self.layer.classes
+
+    def pull_slope(self, gap: Tensor) -> Tensor:
+        """Derivative of `pull` in the gap."""
+        classes, (true, other) = self.layer.classes, (share * gap / self.temperature for share in self._shares())
+        steep = [torch.sigmoid(x) * torch.sigmoid(-x) for x in (true, other)]
+        return -self.alpha * ((classes - 1) * steep[0] + steep[1]) / classes.square()
+
+    def cross(self, gap: Tensor) -> Tensor:
+        r"""Strength $\gamma_{\rm CE}$ with which cross-entropy widens the gap."""
+        return torch.sigmoid((self.layer.classes - 1).log() - gap) / (self.layer.classes - 1)
+
+    def cross_slope(self, gap: Tensor) -> Tensor:
+        """Derivative of `cross` in the gap."""
+        return -self.cross(gap) * torch.sigmoid(gap - (self.layer.classes - 1).log())
+
+    def detach(self) -> _Problem:
+        """The same numbers without gradients."""
+        layer = self.layer
+        fixed = Layer(layer.classes.detach(), layer.ratio.detach(), layer.strength.detach())
+        return _Problem(fixed, self.teacher.detach(), self.temperature.detach(), self.alpha.detach())
+
+    def _shares(self) -> tuple[Tensor, Tensor]:
+        """Logits of the true class and of any other, without a common shift, as shares of the gap."""
+        return (self.layer.classes - 1) / self.layer.classes, -1 / self.layer.classes
 
 
 def distilled_optimum(
@@ -80,6 +104,7 @@ def distilled_optimum(
     Returns:
         `DistilledOptimum`, each (*batch,). With one head both gaps are the same. `offset_ratio` at most 1 certifies the
         global minimum; above 1 a common shift of all logits pays, and the gaps are those of the best layer without one.
+        First derivatives are those of the implicit functions, and zero where the gaps are; higher ones are not.
 
     Raises:
         ValueError: a number outside its range, shapes that do not broadcast, another number of heads.
@@ -90,7 +115,7 @@ def distilled_optimum(
     >>> one, two  # cross-entropy alone: 5.6126
     (tensor(4.7662, dtype=torch.float64), tensor(5.6507, dtype=torch.float64))
     """
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads not in (1, 2):
+    if isinstance(heads, bool) or not isinstance(heads, Integral) or heads not in (1, 2):
         raise ValueError(f"heads: got {heads!r}, want 1 or 2")
     like = shared_kind(num_classes, samples_per_class, lambda_w, lambda_h, teacher_gap, temperature, alpha)
     layer = read_layer(num_classes, samples_per_class, lambda_w, lambda_h, like)
@@ -103,35 +128,37 @@ def distilled_optimum(
         alpha=read_nonnegative("alpha", alpha, like),
     )
     problem = _Problem(Layer(classes, ratio, strength), teacher, scale, weight)
-    main, aux = _one_head(problem) if heads == 1 else _two_heads(problem)
+    fixed = problem.detach()
+    if heads == 1:
+        main = aux = _follow_one(problem, fixed, _one_head(fixed))
+    else:
+        main, aux = _follow_two(problem, fixed, *_two_heads(fixed))
     true, other = problem.residuals(aux)
     shift = weight * (true + (classes - 1) * other).abs()
     return DistilledOptimum(main, aux, shift / (strength * classes))
 
 
-def _one_head(problem: _Problem) -> tuple[Tensor, Tensor]:
+def _one_head(problem: _Problem) -> Tensor:
     """The gap at which both pulls together balance the decay; it lies below both gaps of a single loss at most."""
-    layer = problem.layer
-    low, high = torch.zeros_like(problem.teacher), torch.maximum(problem.teacher, gap_at(layer.strength, layer.classes))
-    start = 1 / layer.classes + problem.pull(low)
+    strength, classes = problem.layer.strength, problem.layer.classes
+    low, high = torch.zeros_like(problem.teacher), torch.maximum(problem.teacher, gap_at(strength, classes))
+    opens = 1 / classes + problem.pull(low) > strength
     for _ in range(STEPS):
         gap = (low + high) / 2
-        pull = torch.sigmoid((layer.classes - 1).log() - gap) / (layer.classes - 1) + problem.pull(gap)
-        wider = pull > layer.strength
+        wider = problem.cross(gap) + problem.pull(gap) > strength
         low, high = torch.where(wider, gap, low), torch.where(wider, high, gap)
-    gap = torch.where(start > layer.strength, (low + high) / 2, torch.zeros_like(low))
-    return gap, gap
+    return torch.where(opens, (low + high) / 2, torch.zeros_like(low))
 
 
 def _two_heads(problem: _Problem) -> tuple[Tensor, Tensor]:
     """Bisection in the auxiliary gap: it gives the angle, the angle gives the main gap, and both must agree."""
-    layer = problem.layer
+    strength, classes = problem.layer.strength, problem.layer.classes
     zero = torch.zeros_like(problem.teacher)
 
     def main_gap(aux: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sine = (problem.pull(aux) / layer.strength).clamp(0, 1)
+        sine = (problem.pull(aux) / strength).clamp(0, 1)
         cosine = ((1 - sine) * (1 + sine)).sqrt()
-        return gap_at(layer.strength * cosine, layer.classes), sine, cosine
+        return gap_at(strength * cosine, classes), sine, cosine
 
     low, high = zero, problem.teacher
     for _ in range(STEPS):
@@ -140,8 +167,31 @@ def _two_heads(problem: _Problem) -> tuple[Tensor, Tensor]:
         wider = (main * sine > aux * cosine) | (sine >= 1)
         low, high = torch.where(wider, aux, low), torch.where(wider, high, aux)
     aux = (low + high) / 2
-    nothing = layer.classes**-2 + problem.pull(zero).square() <= layer.strength.square()
+    nothing = classes**-2 + problem.pull(zero).square() <= strength.square()
     none = nothing | (problem.alpha == 0)
     aux = torch.where(none, zero, aux)
-    main = torch.where(problem.alpha == 0, gap_at(layer.strength, layer.classes), main_gap(aux)[0])
+    main = torch.where(problem.alpha == 0, gap_at(strength, classes), main_gap(aux)[0])
     return torch.where(nothing, zero, main), aux
+
+
+def _follow_one(problem: _Problem, fixed: _Problem, gap: Tensor) -> Tensor:
+    """The gap of one head with its derivatives, which are zero where it is."""
+    slope = fixed.cross_slope(gap) + fixed.pull_slope(gap)
+    step = (problem.layer.strength - problem.cross(gap) - problem.pull(gap)) / slope
+    return carry(gap, torch.where(gap > 0, step, torch.zeros_like(step)))
+
+
+def _follow_two(problem: _Problem, fixed: _Problem, main: Tensor, aux: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The gaps of two heads with their derivatives, by Cramer's rule on both conditions, divided by the strength.
+
+    With the slopes a and b of both pulls the determinant is $(r\,ab-a\cos^2\phi-b\sin^2\phi)/r$, which is positive.
+    """
+    length = torch.hypot(main, aux)
+    cosine, sine = (x / torch.where(length > 0, length, torch.ones_like(length)) for x in (main, aux))
+    a, b = fixed.cross_slope(main) / fixed.layer.strength, fixed.pull_slope(aux) / fixed.layer.strength
+    scale = length * a * b - a * cosine.square() - b * sine.square()
+    scale = torch.where(length > 0, scale, torch.ones_like(scale))
+    on_main, on_aux = problem.cross(main) / problem.layer.strength, problem.pull(aux) / problem.layer.strength
+    along = cosine * on_main + sine * on_aux
+    main = carry(main, (cosine * along - length * b * on_main) / scale)
+    return main, carry(aux, (sine * along - length * a * on_aux) / scale)

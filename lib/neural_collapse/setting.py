@@ -29,3 +29,9 @@ def broadcast(**values: Tensor) -> list[Tensor]:
     """The named tensors in their common shape."""
     batch = broadcast_batch(**{name: x.shape for name, x in values.items()})
     return [x.expand(batch) for x in values.values()]
+
+
+def carry(root: Tensor, step: Tensor) -> Tensor:
+    """`root`, which has no gradient, with that of `step`: Newton's from there at a fixed slope, its value left out."""
+    step = torch.where(step.isfinite(), step, torch.zeros_like(step))  # a root out of the dtype's range stays as it is
+    return root + (step - step.detach())

@@ -13,6 +13,7 @@ import sympy as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lib.neural_collapse import collapsed_gradients, conflict_gap
 
@@ -174,6 +175,42 @@ def test_it_is_the_sign_change_of_the_measured_cosine() -> None:
         at = conflict_gap(5.0, 10, 2.0, teacher_offset=b_t).item()
         low, high = (oracle.collapsed(at * by, 5.0, 10, 2.0, 0.0, b_t, 0.4).cosine for by in (1 - 1e-5, 1 + 1e-5))
         assert low > 0 > high
+
+
+@pytest.mark.parametrize("setting", [(5.0, 10, 2.0, 0.4, -1.0), (0.3, 2, 0.5, 1.0, 0.0), (60.0, 10, 1.0, 2.0, 1.0)])
+def test_derivatives_of_the_threshold_are_differences_of_one_in_many_digits(setting: tuple[float, ...]) -> None:
+    teacher, classes, *others = setting
+    numbers = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (teacher, *others)]
+
+    def threshold(t: Tensor, heat: Tensor, b_s: Tensor, b_t: Tensor) -> Tensor:
+        return conflict_gap(t, classes, heat, student_offset=b_s, teacher_offset=b_t)
+
+    assert torch.autograd.gradcheck(threshold, numbers)
+    found = torch.autograd.grad(threshold(*numbers), numbers)
+    for i, slope in enumerate(found):
+        ends = []
+        for step in (1e-4, -1e-4):
+            moved = [x.item() + step * (i == j) for j, x in enumerate(numbers)]
+            ends.append(oracle.conflict_gap(moved[0], int(classes), *moved[1:]))
+        assert slope.item() == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-5, abs=1e-7)
+
+
+def test_without_relative_shift_the_threshold_follows_the_teacher_and_nothing_else() -> None:
+    numbers = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (5.0, 2.0)]
+    teacher, heat = torch.autograd.grad(conflict_gap(numbers[0], 10, numbers[1]), numbers)
+    assert teacher.item() == pytest.approx(1, rel=1e-12)
+    assert heat.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_thresholds_and_their_derivatives_can_be_mapped() -> None:
+    teacher = torch.tensor([0.5, 3.0, 8.0], dtype=torch.float64)
+
+    def threshold(t: Tensor) -> Tensor:
+        return conflict_gap(t, 10, 2.0, student_offset=0.3)
+
+    torch.testing.assert_close(torch.func.vmap(threshold)(teacher), threshold(teacher), rtol=1e-14, atol=0)
+    want = torch.autograd.functional.jacobian(threshold, teacher).diagonal()
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(threshold))(teacher), want, rtol=1e-13, atol=0)
 
 
 def test_both_are_differentiable() -> None:

@@ -177,6 +177,60 @@ def test_extreme_numbers_give_finite_gaps() -> None:
                 assert slope == pytest.approx(x.c, rel=1e-5, abs=1e-12)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("kind", sorted(SETTINGS.keys() - {"nothing is learnt"}))
+def test_derivatives_in_every_real_argument_are_those_of_differences(kind: str, heads: int) -> None:
+    x = SETTINGS[kind]
+    numbers = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in astuple(x)[2:]]
+
+    def everything(*numbers: Tensor) -> tuple[Tensor, ...]:
+        return tuple(vars(distilled_optimum(x.classes, x.per_class, *numbers, heads=heads)).values())
+
+    assert torch.autograd.gradcheck(everything, numbers, eps=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_gap_that_stays_closed_has_no_derivative(heads: int) -> None:
+    x = SETTINGS["nothing is learnt"]
+    numbers = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in astuple(x)[2:]]
+    got = distilled_optimum(x.classes, x.per_class, *numbers, heads=heads)
+    assert not any(g.any() for g in torch.autograd.grad(got.main_gap + got.aux_gap, numbers))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_without_distillation_derivatives_are_those_of_cross_entropy(heads: int) -> None:
+    w, h, alpha = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (5e-3, 5e-4, 0.0))
+    got = distilled_optimum(10, 5, w, h, 6.0, 2.0, alpha, heads=heads)
+    want = torch.autograd.grad(ufm_optimum(10, 5, w, h).gap, (w, h))
+    found = torch.autograd.grad(got.main_gap, (w, h), retain_graph=True)
+    torch.testing.assert_close(found, want, rtol=1e-10, atol=0)
+    # its weight opens the auxiliary gap at a finite rate
+    near = distilled_optimum(10, 5, 5e-3, 5e-4, 6.0, 2.0, 1e-7, heads=heads)
+    (rate,) = torch.autograd.grad(got.aux_gap, alpha)
+    assert ((near.aux_gap - got.aux_gap) / 1e-7).item() == pytest.approx(rate.item(), rel=1e-5)
+
+
+def test_an_open_and_a_closed_gap_of_one_batch_do_not_disturb_each_other() -> None:
+    lambda_h = torch.tensor([5e-4, 1.0], dtype=torch.float64, requires_grad=True)
+    for heads in (1, 2):
+        for alpha in (0.0, 0.1):
+            got = distilled_optimum(10, 5, 5e-3, lambda_h, 6.0, 2.0, alpha, heads=heads)
+            (slope,) = torch.autograd.grad(got.main_gap.sum(), lambda_h)
+            assert slope[0] < 0 == slope[1]
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_gaps_and_their_derivatives_can_be_mapped(heads: int) -> None:
+    teacher = torch.tensor([2.0, 6.0, 9.0], dtype=torch.float64)
+
+    def gap(t: Tensor) -> Tensor:
+        return distilled_optimum(10, 5, 5e-3, 5e-4, t, 2.0, 0.1, heads=heads).main_gap
+
+    torch.testing.assert_close(torch.func.vmap(gap)(teacher), gap(teacher), rtol=1e-14, atol=0)
+    want = torch.autograd.functional.jacobian(gap, teacher).diagonal()
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(gap))(teacher), want, rtol=1e-13, atol=0)
+
+
 def test_single_precision_is_kept_and_agrees_with_double() -> None:
     teacher = torch.tensor([2.0, 6.0, 9.0])
     for heads in (1, 2):
