@@ -29,8 +29,8 @@ class LogProbChanges:
 class GradientCondition:
     """Verdict of first order: `holds` if the chosen response does not fall and the rejected one does not rise.
 
-    `bound` is the largest inner product at which it holds; `regime` is 0 as intended, 1 both rise, 2 both fall, and 3
-    (the chosen falls, the rejected rises), which no two gradients can bring about.
+    `bound` is the largest inner product at which it holds, up to rounding; `regime` is 0 as intended, 1 both rise, 2
+    both fall, and 3 (the chosen falls, the rejected rises), which no two gradients can bring about.
     """
 
     holds: Bool[Tensor, "*batch"]
@@ -89,7 +89,9 @@ def gradient_condition(
     r"""Whether a small step raises the chosen and lowers the rejected response.
 
     The chosen one does not fall if and only if $\langle g_w,g_l\rangle\le\frac{d_w}{d_l}\|g_w\|^2$, the rejected one
-    does not rise if and only if $\langle g_w,g_l\rangle\le\frac{d_l}{d_w}\|g_l\|^2$.
+    does not rise if and only if $\langle g_w,g_l\rangle\le\frac{d_l}{d_w}\|g_l\|^2$. By Cauchy and Schwarz both
+    cannot fail. Where they do by rounding, the gradients are parallel and the ratio is the only one at which both hold,
+    with equality; so both count as holding.
 
     Args:
         gram: inner products of the pair's gradients, shape (*batch,).
@@ -114,6 +116,8 @@ def gradient_condition(
     up_to, down_to = up / down * gram.ww, down / up * gram.ll
     bound = torch.minimum(up_to, down_to)
     chosen_up, rejected_down = gram.wl <= up_to, gram.wl <= down_to
+    rounded = ~chosen_up & ~rejected_down & _possible(gram)
+    chosen_up, rejected_down = chosen_up | rounded, rejected_down | rounded
     regime = 2 * (~chosen_up).long() + (~rejected_down).long()
     return GradientCondition(chosen_up & rejected_down, chosen_up, rejected_down, bound, regime)
 
@@ -123,7 +127,8 @@ def weight_ratio_band(gram: PairGram) -> WeightRatioBand:
 
     $\frac{\langle g_w,g_l\rangle}{\|g_w\|^2}\le\frac{d_w}{d_l}\le\frac{\|g_l\|^2}{\langle g_w,g_l\rangle}$ if the inner
     product is positive, and every positive ratio otherwise. By Cauchy and Schwarz the band is never empty; its
-    geometric centre is $\|g_l\|/\|g_w\|$.
+    geometric centre is $\|g_l\|/\|g_w\|$. For parallel gradients it is a single ratio; where rounding puts its ends in
+    the wrong order, they are exchanged.
 
     Args:
         gram: inner products of the pair's gradients, shape (*batch,).
@@ -141,7 +146,15 @@ def weight_ratio_band(gram: PairGram) -> WeightRatioBand:
     inner = torch.where(entangled, gram.wl, torch.ones_like(gram.wl))
     lower = torch.where(entangled, inner / gram.ww, torch.zeros_like(inner))
     upper = torch.where(entangled, gram.ll / inner, torch.full_like(inner, torch.inf))
+    rounded = (lower > upper) & _possible(gram)
+    lower, upper = torch.where(rounded, upper, lower), torch.where(rounded, lower, upper)
     return WeightRatioBand(lower, upper, gram.ll.sqrt() / gram.ww.sqrt())
+
+
+def _possible(gram: PairGram) -> Bool[Tensor, "*batch"]:
+    """Whether a positive inner product obeys Cauchy and Schwarz up to the rounding of all that is compared."""
+    slack = 1 + 8 * torch.finfo(gram.wl.dtype).eps
+    return gram.wl / gram.ww <= slack * (gram.ll / gram.wl)  # quotients, because squares would overflow
 
 
 def normalized_weights(gram: PairGram) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:

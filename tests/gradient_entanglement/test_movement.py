@@ -69,6 +69,32 @@ def test_equality_counts_as_holding() -> None:
     assert gradient_condition(PairGram(1.0, 2.0, 4.0), 2.0, 1.0).holds
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rounding_makes_no_impossible_regime_of_parallel_gradients(dtype: torch.dtype, device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dim in (3, 1000):
+        w, times = torch.randn(2000, dim, generator=generator), torch.rand(2000, 1, generator=generator) + 0.1
+        w, times = w.to(device, dtype), times.to(device, dtype)
+        gram = gram_from_gradients(w, times * w)
+        found, band = gradient_condition(gram, *normalized_weights(gram)), weight_ratio_band(gram)
+        assert set(found.regime.tolist()) <= {0, 1, 2}
+        assert torch.equal(found.holds, found.regime == 0)
+        assert (band.lower <= band.upper).all()
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(band.lower, times.squeeze(-1), rtol=20 * eps, atol=0)
+        torch.testing.assert_close(band.upper, times.squeeze(-1), rtol=20 * eps, atol=0)
+
+
+def test_parallel_gradients_of_any_size_have_a_band_and_impossible_ones_have_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(2000, 3, generator=generator)
+    for size in (1e-12, 1e12):  # their squares fit into single precision, the squares of these do not
+        band = weight_ratio_band(gram_from_gradients(size * w, 1.7 * size * w))
+        assert (band.lower <= band.upper).all()
+    band = weight_ratio_band(PairGram(1.0, 2.0, 3.0))
+    assert (band.lower.item(), band.upper.item()) == (2.0, 1.5)
+
+
 number = st.floats(-5, 5).map(lambda x: round(x, 6))  # no product of them underflows
 gradient = st.lists(number, min_size=3, max_size=3).filter(lambda x: sum(y * y for y in x) > 1e-3)
 weight = st.floats(0.01, 100)
