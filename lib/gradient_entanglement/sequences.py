@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, read_whole, require, require_shape
+from lib.checks import ArrayLike, as_float, broadcast_batch, read_whole, require, require_shape
 from lib.gradient_entanglement.setting import read_mask, require_vocabulary
 from lib.shapes import Bool, Float, Int, Real
 
@@ -13,20 +13,22 @@ REDUCTIONS = ("sum", "mean", "none")
 
 
 def sequence_logps(
-    logits: Real[Tensor, "*batch T V"] | ArrayLike,
+    logits: Real[Tensor, "*#batch T V"] | ArrayLike,
     tokens: Int[Tensor, "*#batch T"] | ArrayLike,
     mask: Bool[Tensor, "*#batch T"] | Real[Tensor, "*#batch T"] | ArrayLike | None = None,
     *,
     reduction: str = "sum",
-) -> Float[Tensor, "*batch"] | Float[Tensor, "*batch T"]:
+) -> Float[Tensor, "*out"] | Float[Tensor, "*out T"]:
     r"""Log-probability of a response, $\ell=\sum_i\log p_\theta(y_i\mid x,y_{<i})$.
 
     Args:
         logits: scores of the vocabulary at each position, shape (*batch, T, V).
-        tokens: the token at the same position, not shifted against `logits`, shape (*batch, T).
-        mask: 1 for tokens of the response and 0 for prompt and padding, shape (*batch, T); all ones by default. A
-            token under a 0 may be anything.
-        reduction: "sum", "mean" (over the mask) or "none" (a number a token, 0 where masked).
+        tokens: the token at the same position, not shifted against `logits`, shape (*batch, T); leading axes of both
+            broadcast.
+        mask: weight of each token, >= 0, shape (*batch, T): 1 for tokens of the response and 0 for prompt and padding,
+            all ones by default. A token under a 0 may be anything.
+        reduction: "sum" of weighted tokens, "mean" (that over the sum of the weights) or "none" (a weighted number a
+            token, 0 where masked).
 
     Returns:
         Nats, shape (*batch,), or (*batch, T) for "none".
@@ -46,15 +48,15 @@ def sequence_logps(
     require_shape("logits", scores, scores.ndim >= 2 and scores.shape[-1] >= 1, "(*batch, T, V)")
     require("logits", scores < torch.inf, "numbers below infinity", scores)
     chosen = read_whole("tokens", tokens, scores.device)
-    wanted = scores.shape[:-1]
-    try:
-        chosen = chosen.expand(wanted)
-    except RuntimeError as error:
-        raise ValueError(f"tokens: got shape {tuple(chosen.shape)}, want {tuple(wanted)} as in logits") from error
-    weights = read_mask("mask", mask, wanted, scores)
+    length = scores.shape[-2]
+    require_shape("tokens", chosen, chosen.shape[-1:] == (length,), f"(*batch, {length}) as in logits")
+    batch = broadcast_batch(logits=scores.shape[:-2], tokens=chosen.shape[:-1])
+    weights = read_mask("mask", mask, torch.Size((*batch, length)), scores)
     require_vocabulary("tokens", chosen, scores.shape[-1], unused=weights == 0)
     chosen = torch.where(weights > 0, chosen, torch.zeros_like(chosen))
-    logp = scores.log_softmax(-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    # a number for each row of logits: indices broadcast without a copy of the logits, also on the way back
+    rows = torch.arange(scores.shape[:-1].numel(), device=scores.device).reshape(scores.shape[:-1])
+    logp = scores.log_softmax(-1).flatten(0, -2)[rows, chosen]
     logp = torch.where(weights > 0, logp * weights, torch.zeros_like(logp))
     if reduction == "none":
         return logp

@@ -16,7 +16,7 @@ def require_vocabulary(name: str, tokens: Tensor, size: int, unused: Tensor | No
 
 
 def read_mask(name: str, mask: Tensor | ArrayLike | None, shape: torch.Size, like: Tensor) -> Tensor:
-    """Weights of tokens, shape `shape`: zero leaves a token out; all ones if no mask is given."""
+    """Weights of tokens, finite and not negative, shape `shape`: zero leaves a token out; all ones without a mask."""
     if mask is None:
         return torch.ones(shape, dtype=like.dtype, device=like.device)
     weights = mask.to(like) if isinstance(mask, Tensor) else as_float(name, mask, like=like)

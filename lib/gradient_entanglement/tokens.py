@@ -45,7 +45,7 @@ def token_gram(
         hidden_b: the same of the other response, shape (*batch, Tb, d).
         logits_b: shape (*batch, Tb, V).
         tokens_b: shape (*batch, Tb).
-        mask_a: 0 leaves a token out, shape (*batch, Ta).
+        mask_a: weight of each token's log-probability, >= 0, shape (*batch, Ta); 0 leaves a token out, ones by default.
         mask_b: shape (*batch, Tb).
 
     Returns:
@@ -168,9 +168,9 @@ def ches_score(
     Args:
         hidden_w: hidden states of the chosen response, shape (*batch, Tw, d).
         hidden_l: of the rejected response, shape (*batch, Tl, d).
-        mask_w: 0 leaves a token out, shape (*batch, Tw).
+        mask_w: weight of each hidden state, >= 0, shape (*batch, Tw); 0 leaves a token out, ones by default.
         mask_l: shape (*batch, Tl).
-        length_normalized: means over tokens in place of sums.
+        length_normalized: weighted means over tokens in place of sums.
 
     Returns:
         Shape (*batch,).

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.counts import count
 from lib.gradient_entanglement import sequence_logps
 
 
@@ -32,6 +33,39 @@ def test_sum_mean_and_tokens_are_those_of_a_loop(device: str) -> None:
     np.testing.assert_allclose(sequence_logps(*args, reduction="mean").cpu(), want.sum(-1) / mask.sum(-1), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("logits", "tokens"), [((5,), (3, 2, 5)), ((2, 5), (3, 1, 5)), ((3, 1, 5), (2, 5)), ((3, 2, 5), (5,))]
+)
+def test_leading_axes_of_logits_and_tokens_broadcast_both_ways(
+    logits: tuple[int, ...], tokens: tuple[int, ...], device: str
+) -> None:
+    rng = np.random.default_rng(0)
+    scores, rows = rng.normal(size=(*logits, 7)), rng.integers(0, 7, tokens)
+    mask = rng.random((3, 2, 5)) > 0.3 if len(tokens) + len(logits) > 3 else np.ones(5)
+    shape = np.broadcast_shapes(logits, tokens)
+    want = loop(np.broadcast_to(scores, (*shape, 7)), np.broadcast_to(rows, shape), np.broadcast_to(mask, shape))
+    args = [torch.tensor(x, device=device) for x in (scores, rows, mask)]
+    np.testing.assert_allclose(sequence_logps(*args, reduction="none").cpu(), want, rtol=1e-12)
+    np.testing.assert_allclose(sequence_logps(*args).cpu(), want.sum(-1), rtol=1e-12)
+
+
+def test_many_rows_of_tokens_hold_no_copy_of_the_logits_also_on_the_way_back() -> None:
+    logits = torch.randn(6, 500, dtype=torch.float64, requires_grad=True)
+    tokens = torch.arange(200 * 6).reshape(200, 6) % 500
+    found = count(lambda: torch.autograd.grad(sequence_logps(logits, tokens).sum(), logits))
+    assert found.peak < 20 * logits.nbytes
+
+
+def test_a_mask_may_weigh_tokens() -> None:
+    rng = np.random.default_rng(0)
+    logits, tokens, weights = rng.normal(size=(3, 5, 7)), rng.integers(0, 7, (3, 5)), rng.uniform(0, 2, (3, 5))
+    want = weights * loop(logits, tokens, np.ones((3, 5)))
+    np.testing.assert_allclose(sequence_logps(logits, tokens, weights, reduction="none"), want, rtol=1e-12)
+    np.testing.assert_allclose(sequence_logps(logits, tokens, weights), want.sum(-1), rtol=1e-12)
+    mean = want.sum(-1) / weights.sum(-1)
+    np.testing.assert_allclose(sequence_logps(logits, tokens, weights, reduction="mean"), mean, rtol=1e-12)
+
+
 def test_a_masked_token_may_be_anything_and_a_banned_one_costs_nothing_there() -> None:
     logits = np.zeros((1, 3, 4))
     logits[0, 1, 2] = -math.inf
@@ -45,6 +79,7 @@ def test_gradients_are_right() -> None:
     logits = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     tokens, mask = torch.tensor([[0, 1, 2], [3, 3, 0]]), torch.tensor([[1, 1, 0], [0, 1, 1]])
     assert torch.autograd.gradcheck(lambda x: sequence_logps(x, tokens, mask), (logits,))
+    assert torch.autograd.gradcheck(lambda x: sequence_logps(x[0], torch.tensor([[0, 1, 2], [0, 3, 2]])), (logits,))
 
 
 def test_float32_and_tokens_that_broadcast() -> None:
@@ -68,6 +103,8 @@ def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     [
         ([0.0, 1.0], [0], {}, "logits: got shape"),
         ([[0.0, 1.0]], [0, 1], {}, "tokens: got shape"),
+        ([[0.0, 1.0]] * 3, [0], {}, r"tokens: got shape \(1,\), want \(\*batch, 3\)"),
+        ([[[0.0, 1.0]]] * 2, [[0]] * 3, {}, r"logits \(2,\), tokens \(3,\): got shapes that do not broadcast"),
         ([[0.0, 1.0]], [2], {}, "tokens: got 2"),
         ([[0.0, 1.0]], [-1], {}, "tokens: got -1"),
         ([[0.0, 1.0]], [0.5], {}, "tokens: got torch.float64"),
