@@ -82,12 +82,18 @@ def as_whole(name: str, value: Tensor | ArrayLike) -> Tensor:
 def read_whole(name: str, value: Tensor | ArrayLike, device: torch.device | None = None) -> Tensor:
     """`value` as int64 numbers of any shape, on `device` if it is given; floats and booleans are refused."""
     try:
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        x = value if isinstance(value, Tensor) else through_numpy(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: got {_describe(value)}, want whole numbers") from error
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name}: got {x.dtype}, want whole numbers")
     return x.to(device=device, dtype=torch.int64)
+
+
+def through_numpy(value: ArrayLike) -> Tensor:
+    """A copy of `value` as numpy reads it, in this machine's order of bytes: files may hold the other one."""
+    array = np.array(value)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def read_size(name: str, value: object, least: int) -> int:

@@ -141,6 +141,8 @@ def test_whole_numbers_of_any_shape_keep_their_device() -> None:
     assert got.tolist() == [[0, 3], [1, 2]]
     assert got.dtype == torch.int64
     assert read_whole("tokens", torch.tensor(5, dtype=torch.int8)).item() == 5
+    for kind in (">i8", "<i4", ">u2", np.uint8):  # files of images come in the other order of bytes
+        assert read_whole("labels", np.array([3, 2], dtype=kind)).tolist() == [3, 2]
     for value, seen in (([0.0], "torch.float64"), ([True], "torch.bool"), (["a"], r"list \['a'\]"), ([1j], "torch.c")):
         with pytest.raises(ValueError, match=f"tokens: got {seen}.*, want whole numbers"):
             read_whole("tokens", value)

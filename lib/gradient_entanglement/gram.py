@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, as_float, broadcast_batch, read_finite, require, require_nonnegative, require_shape
+from lib.checks import (
+    ArrayLike,
+    as_float,
+    broadcast_batch,
+    read_finite,
+    read_size,
+    require,
+    require_nonnegative,
+    require_shape,
+    through_numpy,
+)
 from lib.shapes import Float, Real, Shaped
 
 
@@ -74,6 +83,7 @@ def gram_from_gradients(
     g_l = read_finite("grad_l", grad_l, like=g_w)
     require_shape("grad_w", g_w, g_w.ndim >= 1, "(*batch, P)")
     require_shape("grad_l", g_l, g_l.ndim >= 1 and g_l.shape[-1] == g_w.shape[-1], f"(*batch, {g_w.shape[-1]})")
+    broadcast_batch(grad_w=g_w.shape[:-1], grad_l=g_l.shape[:-1])
     return PairGram(g_w.square().sum(-1), (g_w * g_l).sum(-1), g_l.square().sum(-1))
 
 
@@ -111,8 +121,7 @@ def pair_gram(
     win, lose = read_examples("chosen", chosen), read_examples("rejected", rejected)
     require_shape("rejected", lose, lose.shape[0] == win.shape[0], f"({win.shape[0]}, ...), a row for each chosen one")
     _require_parameters(params)
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(f"chunk_size: got {chunk_size!r}, want a whole number >= 1, or None")
+    pairs = None if chunk_size is None else max(1, read_size("chunk_size", chunk_size, 1) // 2)
 
     def scalar(theta: Any, example: Tensor) -> Tensor:
         value = logp(theta, example)
@@ -127,7 +136,6 @@ def pair_gram(
         g_w, g_l = leaves(gradient(params, one_w)), leaves(gradient(params, one_l))
         return _dot(g_w, g_w), _dot(g_w, g_l), _dot(g_l, g_l)
 
-    pairs = None if chunk_size is None else max(1, chunk_size // 2)
     return PairGram(*torch.func.vmap(products, chunk_size=pairs)(win, lose))
 
 
@@ -157,7 +165,7 @@ def _dot(first: list[Tensor], second: list[Tensor]) -> Tensor:
 def read_examples(name: str, value: Tensor | ArrayLike) -> Tensor:
     """Rows of examples; unlike `as_float` it leaves whole numbers, such as tokens, as they are."""
     try:
-        rows = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+        rows = value if isinstance(value, Tensor) else through_numpy(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: got {type(value).__name__}, want numbers") from error
     require_shape(name, rows, rows.ndim >= 1 and rows.shape[0] >= 1, "(B, ...) with B >= 1")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, broadcast_batch, require, shared_kind
+from lib.checks import ArrayLike, broadcast_batch, require, shared_kind, through_numpy
 from lib.h_consistency.setting import read_bound, read_probs, read_scores
 from lib.shapes import Float, Int, Real
 
@@ -191,7 +190,8 @@ def _scores_and_probs(scores: Tensor | ArrayLike, probs: Tensor | ArrayLike) -> 
 
 def _read_label(label: Tensor | ArrayLike, p: Tensor) -> Tensor:
     try:
-        j = label if isinstance(label, Tensor) else torch.full((), label) if isinstance(label, int) else _array(label)
+        given = torch.full((), label) if isinstance(label, int) else label
+        j = given if isinstance(given, Tensor) else through_numpy(given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"label: got {type(label).__name__}, want whole numbers") from error
     if j.is_floating_point() or j.is_complex() or j.dtype == torch.bool:
@@ -203,7 +203,3 @@ def _read_label(label: Tensor | ArrayLike, p: Tensor) -> Tensor:
         return torch.full((), label, dtype=torch.int64, device=p.device)
     require("label", (j >= 0) & (j < classes), f"a whole number from 0 to {classes - 1}", j)
     return j.to(device=p.device, dtype=torch.int64)
-
-
-def _array(label: ArrayLike) -> Tensor:
-    return torch.from_numpy(np.array(label))

@@ -60,7 +60,7 @@ def collapse_metrics(
 
     Raises:
         ValueError: shapes that do not fit, numbers that are not finite, one class only, a label that is no whole number
-            below C, a class without a sample.
+            below C, a class without a sample, half precision (which has no eigenvalues).
 
     Source: Papyan, Han and Donoho (2020), Prevalence of neural collapse, PNAS 117; NC1 from the C x C Gram matrix is an
     own derivation.
@@ -70,7 +70,7 @@ def collapse_metrics(
                     nc2_angle=tensor(0., dtype=torch.float64), nc3=tensor(0., dtype=torch.float64),
                     nc4=tensor(0., dtype=torch.float64))
     """
-    like = shared_kind(features, weight, bias)
+    like = _kind(features, weight, bias)
     w, b = _read_head(weight, bias, like)
     h = as_float("features", features, like=like)  # whether all are finite is seen from their sums
     require_shape("features", h, h.ndim >= 2 and h.shape[-2] > 0 and h.shape[-1] > 0, "(*batch, n, d)")
@@ -118,7 +118,7 @@ def streamed_collapse_metrics(
     rows = 0
     for features, labels in _pairs(batches):
         if total is None:
-            like = shared_kind(features, weight, bias)
+            like = _kind(features, weight, bias)
             w, b = _read_head(weight, bias, like)
             require_shape("weight", w, w.ndim == 2, "(C, d)")
         h, y = _read_batch(features, labels, w, like)
@@ -139,6 +139,13 @@ def streamed_collapse_metrics(
             f"batches: got {rows} samples, then {again}, want the same ones each time they are gone through"
         )
     return _metrics(second, w, spread, wrong, rows)
+
+
+def _kind(*values: object) -> Tensor:
+    like = shared_kind(*values)
+    if like.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"features and weight: got {like.dtype}, want torch.float32 or torch.float64")
+    return like
 
 
 def _read_head(

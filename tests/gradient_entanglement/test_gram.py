@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -126,6 +127,10 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: gram_from_gradients([1.0, 2.0], [1.0]), "grad_l: got shape"),
         (lambda: gram_from_gradients([1.0, math.nan], [1.0, 1.0]), "grad_w: got nan"),
         (lambda: gram_from_gradients(1.0, [1.0]), "grad_w: got shape"),
+        (
+            lambda: gram_from_gradients([[1.0]] * 2, [[1.0]] * 4),
+            r"grad_w \(2,\), grad_l \(4,\): got shapes that do not",
+        ),
         (lambda: PairGram(-1.0, 0.0, 1.0), "ww: got -1"),
         (lambda: PairGram(1.0, math.inf, 1.0), "wl: got inf"),
         (lambda: PairGram([1.0, 2.0], [1.0, 2.0, 3.0], 1.0), "do not broadcast"),
@@ -135,9 +140,19 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: pair_gram(lambda t, _: t.sum(), torch.ones(2).long(), [[1.0]], [[1.0]]), "params: got torch.int64"),
         (lambda: pair_gram(lambda t, _: t.sum(), "model", [[1.0]], [[1.0]]), "params: got a str"),
         (lambda: pair_gram(lambda t, _: t.sum(), torch.ones(2), [[1.0]], [[1.0]], chunk_size=0), "chunk_size: got 0"),
+        (
+            lambda: pair_gram(lambda t, _: t.sum(), torch.ones(2), [[1.0]], [[1.0]], chunk_size=True),
+            "chunk_size: got T",
+        ),
         (lambda: pair_gram(lambda t, _: t.sum(), torch.ones(2), [], []), "chosen: got shape"),
     ],
 )
 def test_what_is_wrong_is_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_chunk_may_be_a_number_of_numpy() -> None:
+    w, lose = torch.ones(3, 4, dtype=torch.float64), torch.zeros(3, 4, dtype=torch.float64)
+    got = inspect.unwrap(pair_gram)(logp, model(), w, lose, chunk_size=np.int64(2))
+    torch.testing.assert_close(got.ww, pair_gram(logp, model(), w, lose).ww)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib.neural_collapse import CollapseMetrics, collapse_metrics, simplex_etf
+from lib.neural_collapse import CollapseMetrics, collapse_metrics, simplex_etf, streamed_collapse_metrics
 
 from . import oracle
 
@@ -249,6 +249,22 @@ GOOD: dict[str, Any] = {
 def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         collapse_metrics(**(GOOD | change))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype: torch.dtype) -> None:
+    features, weight = (torch.tensor(GOOD[name], dtype=dtype) for name in ("features", "weight"))
+    wanted = f"features and weight: got {dtype}, want torch.float32 or torch.float64"
+    with pytest.raises(ValueError, match=wanted):
+        collapse_metrics(features, GOOD["labels"], weight)
+    with pytest.raises(ValueError, match=wanted):
+        streamed_collapse_metrics([(features, GOOD["labels"])], weight)
+    assert collapse_metrics(features, GOOD["labels"], weight.double()).nc1.dtype == torch.float64
+
+
+def test_labels_may_have_the_other_order_of_bytes() -> None:
+    swapped = GOOD | {"labels": np.array(GOOD["labels"], dtype=">i8")}
+    assert collapse_metrics(**swapped) == collapse_metrics(**GOOD)
 
 
 def test_batches_that_do_not_fit_are_named() -> None:
