@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import ArrayLike, as_float, as_whole, require, require_shape
+from .checks import ArrayLike, as_float, as_whole, read_size, require, require_shape
 from .shapes import Float, Int
 
 _MISSING = '{name}: {package} is not installed; get it with pip install "executable-theory[data]"'
@@ -106,9 +106,7 @@ def stratified_split(
     [10, 10]
     """
     rows = as_whole("labels", labels)
-    for name, size in {"train": train, "test": test}.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}: got {size!r}, want a whole number >= 1")
+    train, test = read_size("train", train, 1), read_size("test", test, 1)
     if train + test > len(rows):
         raise ValueError(f"train and test: got {train} + {test} rows, want at most {len(rows)} in all")
     seed = int(torch.randint(2**31, (), generator=generator))

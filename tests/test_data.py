@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -83,3 +85,11 @@ def test_targets_are_centred_one_hot_rows() -> None:
     torch.testing.assert_close(got[0] - got[1], torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     with pytest.raises(ValueError, match="labels: got 2, want whole numbers from 0 to 1"):
         one_hot_centred([2, 0], 2)
+
+
+def test_parts_may_be_numbers_of_numpy_but_no_truth_values() -> None:
+    labels, plain = torch.arange(40) % 2, inspect.unwrap(stratified_split)
+    split = plain(labels, np.int64(10), np.int64(6), generator=torch.Generator().manual_seed(0))
+    assert (len(split.train), len(split.test)) == (10, 6)
+    with pytest.raises(ValueError, match="train: got True, want a whole number >= 1"):
+        plain(labels, True, 6, generator=torch.Generator())

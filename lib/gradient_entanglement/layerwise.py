@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lib.checks import ArrayLike, require_shape
+from lib.checks import ArrayLike, read_size, require_shape
 from lib.gradient_entanglement.gram import PairGram, read_examples
 from lib.gradient_entanglement.layers import Trace, factors, summed_gradient, token_products, traces
 from lib.shapes import Float, Shaped
@@ -115,10 +115,9 @@ def layerwise_kernel(
     return torch.cat(full)
 
 
-def _chunks(count: int, size: int | None) -> list[tuple[int, int]]:
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise ValueError(f"chunk_size: got {size!r}, want a whole number >= 1, or None")
-    edges = [*range(0, count, size or count), count]
+def _chunks(count: int, size: object) -> list[tuple[int, int]]:
+    step = count if size is None else read_size("chunk_size", size, 1)
+    edges = [*range(0, count, step), count]
     return list(pairwise(edges))
 
 

@@ -224,8 +224,9 @@ def margin_objective(
             require(label, (lengths[i] >= 1) & lengths[i].isfinite(), "a finite number >= 1", lengths[i])
     temperature = as_float("beta", beta, like=u)
     require_positive("beta", temperature)
-    penalties = [as_float(label, x, like=u) for label, x in (("lam", lam), ("lam_w", lam_w), ("lam_l", lam_l))]
-    for label, x in zip(("lam", "lam_w", "lam_l"), penalties, strict=True):
+    weights = {"lam": lam, "lam_w": lam_w, "lam_l": lam_l}
+    penalties = [as_float(label, x, like=u) for label, x in weights.items()]
+    for label, x in zip(weights, penalties, strict=True):
         require(label, (x >= 0) & x.isfinite(), "a finite number >= 0", x)
     shifts = {"gamma": gamma, "alpha": alpha, "delta": delta, "z_ref": z_ref}
     g, al, de, z = (read_finite(label, x, like=u) for label, x in shifts.items())
@@ -237,6 +238,7 @@ def margin_objective(
         len_w=lengths[0].shape,
         len_l=lengths[1].shape,
         beta=temperature.shape,
+        **{label: x.shape for label, x in zip((*weights, *shifts), (*penalties, g, al, de, z), strict=True)},
     )
     pair = _Pair(
         u=u,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lib.checks import read_size
 from lib.gradient_entanglement.gram import PairGram
 from lib.gradient_entanglement.layerwise import layerwise_kernel
 from lib.gradient_entanglement.movement import LogProbChanges, normalized_weights
@@ -91,13 +92,12 @@ def train_on_pairs(
     >>> bool((run.chosen - run.rejected).diff(dim=0).min() > 0)
     True
     """
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}, want at least 1")
+    count = read_size("steps", steps, 1)
     rows, size = torch.cat([pairs.chosen, pairs.rejected]), len(pairs.chosen)
     descent = torch.optim.SGD(model.parameters(), lr=lr) if optimiser is None else optimiser(model.parameters())
     values, weights, grams, first, own, second = [], [], [], [], [], []
     start: Tensor | None = None
-    for _ in range(steps):
+    for _ in range(count):
         now = response_logps(model, rows, pairs.prompt)
         values.append(now.detach())
         if record_kernel or objective == NORMALIZED:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, read_finite, read_nonnegative, read_whole, require_shape
+from lib.checks import ArrayLike, broadcast_batch, read_finite, read_nonnegative, read_whole, require_shape
 from lib.gradient_entanglement.setting import require_vocabulary
 from lib.shapes import Float, Int, Real
 
@@ -126,7 +126,8 @@ def certified_step(
     chosen = read_whole("tokens", tokens, scores.device)
     require_shape("tokens", chosen, chosen.shape[-1:] == scores.shape[-2:-1], f"(*batch, {scores.shape[-2]})")
     require_vocabulary("tokens", chosen, scores.shape[-1])
-    shape = torch.broadcast_shapes(scores.shape, v.shape, (*chosen.shape, 1))
+    batch = broadcast_batch(logits=scores.shape[:-2], tokens=chosen.shape[:-1], velocity=v.shape[:-2])
+    shape = torch.Size((*batch, *scores.shape[-2:]))
     scores, v, chosen = scores.expand(shape), v.expand(shape), chosen.expand(shape[:-1])
     p = scores.softmax(-1)
     mean = (p * v).sum(-1, keepdim=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, read_finite, read_nonnegative, require_shape
+from lib.checks import ArrayLike, broadcast_batch, read_finite, read_nonnegative, read_size, require_shape
 from lib.gradient_entanglement.objectives import margin_objective
 from lib.shapes import Float, Real
 
@@ -77,14 +77,13 @@ def frozen_kernel_trajectory(
     require_shape("logp_l", v, v.shape[-1:] == u.shape[-1:], f"(*batch, {u.shape[-1]})")
     size = 2 * u.shape[-1]
     require_shape("kernel", theta, tuple(theta.shape[-2:]) == (size, size), f"(*batch, {size}, {size})")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: got {steps!r}, want a whole number >= 1")
+    count = read_size("steps", steps, 1)
     rate = read_nonnegative("lr", lr, theta)
     require_shape("lr", rate, rate.ndim == 0, "a single number")
-    batch = torch.broadcast_shapes(u.shape, v.shape, (*theta.shape[:-2], u.shape[-1]))
-    u, v = u.expand(batch), v.expand(batch)
+    batch = broadcast_batch(kernel=theta.shape[:-2], logp_w=u.shape[:-1], logp_l=v.shape[:-1])
+    u, v = (x.expand(*batch, x.shape[-1]) for x in (u, v))
     chosen, rejected, ups, downs = [u], [v], [], []
-    for _ in range(steps):
+    for _ in range(count):
         now = margin_objective(objective, chosen[-1], rejected[-1], **objective_kwargs)
         up, down = kernel_step(theta, now.d_w, now.d_l, rate)
         chosen.append(chosen[-1] + up)

@@ -43,9 +43,8 @@ def simplex_etf(
             [-0.5000,  1.0000, -0.5000],
             [-0.5000, -0.5000,  1.0000]], dtype=torch.float64)
     """
-    read_size("num_classes", num_classes, 2)
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < num_classes - 1:
-        raise ValueError(f"dim: got {dim!r}, want a whole number >= {num_classes - 1}, one less than the classes")
+    num_classes = read_size("num_classes", num_classes, 2)
+    dim = read_size("dim", dim, num_classes - 1)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: got {dtype}, want a floating dtype")
     where = torch.device(device) if device is not None else generator.device if generator else torch.device("cpu")

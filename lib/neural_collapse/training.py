@@ -70,10 +70,9 @@ def train_ufm(
     >>> bool(state.loss[-1] < 0.1 * state.loss[0])
     True
     """
-    read_size("num_classes", num_classes, 2)
-    for name, count in (("dim", dim), ("steps", steps)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: got {count!r}, want a whole number >= 1")
+    num_classes, dim, steps = (
+        read_size(*size) for size in (("num_classes", num_classes, 2), ("dim", dim, 1), ("steps", steps, 1))
+    )
     like = torch.empty(0, dtype=torch.float64, device=shared_kind(labels).device)
     whole = as_whole("labels", labels)
     rows = len(whole)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -228,3 +230,12 @@ def test_wide_layers_form_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     layerwise_pair_gram(model, first_class, rows[:3], rows[3:])
     layerwise_kernel(model, first_class, rows)
     assert set(formed) == {1}  # biases alone, which are vectors
+
+
+def test_a_chunk_may_be_a_number_of_numpy() -> None:
+    rows = tokens(4)
+    plain = inspect.unwrap(layerwise_pair_gram)
+    got = plain(transformer(), logp, rows, rows.flip(0), chunk_size=np.int64(3))
+    torch.testing.assert_close(got.wl, layerwise_pair_gram(transformer(), logp, rows, rows.flip(0)).wl)
+    with pytest.raises(ValueError, match=r"chunk_size: got 2\.5, want a whole number >= 1"):
+        plain(transformer(), logp, rows, rows, chunk_size=2.5)

@@ -191,6 +191,8 @@ def test_it_runs_under_vmap() -> None:
         ("dpo", {"logp_l": [-1.0, -2.0, -3.0]}, "do not broadcast"),
         ("dpo", {"logp_w": "high"}, "logp_w: got str"),
         ("simpo", {"gamma": math.nan}, "gamma: got nan"),
+        ("simpo", {"gamma": [0.5] * 3}, r"gamma \(3,\).*do not broadcast"),
+        ("cpo", {"lam": [0.5] * 3}, r"lam \(3,\).*do not broadcast"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, changes: dict[str, Any], message: str) -> None:

@@ -133,6 +133,10 @@ def test_both_run_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
         (lambda: certified_step([[0.0, 1.0]], [0], [[0.0]]), "velocity: got shape"),
         (lambda: certified_step([[0.0, 1.0]], [0, 1], [[0.0, 1.0]]), "tokens: got shape"),
         (lambda: certified_step([[0.0, 1.0]], [2], [[0.0, 1.0]]), "tokens: got 2"),
+        (
+            lambda: certified_step([[[0.0, 1.0]]] * 2, [0], [[[0.0, 1.0]]] * 3),
+            r"logits \(2,\), tokens .*do not broadcast",
+        ),
         (lambda: certified_step([[0.0, 1.0]], [0], [[0.0, math.inf]]), "velocity: got inf"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -82,7 +83,11 @@ EYE = np.eye(2)
         ((EYE, [-1.0], [-1.0, -2.0]), {}, "logp_l: got shape"),
         ((EYE, -1.0, [-1.0]), {}, "logp_w: got shape"),
         (([[math.nan, 0.0], [0.0, 1.0]], [-1.0], [-1.0]), {}, "kernel: got nan"),
+        (([EYE] * 3, [[-1.0]] * 2, [[-1.0]] * 2), {}, r"kernel \(3,\), logp_w \(2,\), logp_l \(2,\): got shapes"),
+        ((EYE, [[-1.0]] * 3, [[-1.0]] * 2), {}, r"logp_w \(3,\), logp_l \(2,\): got shapes that do not broadcast"),
         ((EYE, [-1.0], [-1.0]), {"steps": 0}, "steps: got 0"),
+        ((EYE, [-1.0], [-1.0]), {"steps": True}, "steps: got True"),
+        ((EYE, [-1.0], [-1.0]), {"steps": 2.0}, "steps: got 2.0"),
         ((EYE, [-1.0], [-1.0]), {"lr": -1.0}, "lr: got -1"),
         ((EYE, [-1.0], [-1.0]), {"lr": [0.1, 0.2]}, "lr: got shape"),
         ((EYE, [-1.0], [-1.0]), {"objective": "dpo"}, "ref_w: got none"),
@@ -92,4 +97,10 @@ EYE = np.eye(2)
 def test_what_is_wrong_is_named(arguments: Any, changes: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"objective": "cpo", "lr": 0.1, "steps": 1} | changes
     with pytest.raises(ValueError, match=message):
-        frozen_kernel_trajectory(*arguments, **given)
+        inspect.unwrap(frozen_kernel_trajectory)(*arguments, **given)  # without the tests' own checks of types
+
+
+def test_steps_may_be_a_number_of_numpy() -> None:
+    rest: dict[str, Any] = {"objective": "cpo", "lr": 0.1}
+    got = inspect.unwrap(frozen_kernel_trajectory)(EYE, [-1.0], [-1.0], steps=np.int64(2), **rest)
+    torch.testing.assert_close(got.chosen, frozen_kernel_trajectory(EYE, [-1.0], [-1.0], steps=2, **rest).chosen)

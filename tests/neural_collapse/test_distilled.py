@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import astuple, replace
 from typing import Any
@@ -288,6 +289,13 @@ FINE: dict[str, Any] = {
 def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         distilled_optimum(**(FINE | change))
+
+
+def test_heads_may_be_a_number_of_numpy_but_no_fraction() -> None:
+    plain = inspect.unwrap(distilled_optimum)
+    assert plain(**FINE, heads=np.int64(2)) == distilled_optimum(**FINE, heads=2)
+    with pytest.raises(ValueError, match=r"heads: got 2.0, want 1 or 2"):
+        plain(**FINE, heads=2.0)
 
 
 def test_gaps_of_a_thousand_random_settings_satisfy_their_conditions() -> None:

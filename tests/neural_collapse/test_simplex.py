@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 
@@ -85,3 +86,8 @@ def test_it_is_made_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None
 def test_what_is_wrong_is_named(arguments: tuple[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         simplex_etf(*arguments)
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    got = inspect.unwrap(simplex_etf)(np.int64(3), np.int64(4))
+    torch.testing.assert_close(got, simplex_etf(3, 4), rtol=0, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from typing import Any
@@ -131,3 +132,9 @@ def test_it_runs_on_an_accelerator_without_a_host_sync(fake_gpu: str) -> None:
     labels, generator = torch.empty(6, dtype=torch.int64, device=fake_gpu), torch.Generator()
     state = train_ufm(labels, 3, 4, lambda_w=0.01, lambda_h=0.01, steps=2, generator=generator)
     assert {str(x.device) for x in (state.weight, state.features, state.loss)} == {fake_gpu}
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    decays: dict[str, Any] = {"lambda_w": 0.1, "lambda_h": 0.1}
+    got = inspect.unwrap(train_ufm)([0, 1], np.int64(2), np.int64(3), steps=np.int32(5), **decays)
+    torch.testing.assert_close(got.weight, train_ufm([0, 1], 2, 3, steps=5, **decays).weight, rtol=0, atol=0)
