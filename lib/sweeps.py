@@ -68,8 +68,8 @@ def sweep(
         function: called with one point; function, point and value must survive pickling (a function defined in a
             notebook or a script does). It runs in other processes: what it prints or changes stays there.
         points: hashable and all different: a seed, or a tuple such as (n, k, seed).
-        scheduler: address of a running scheduler ("tcp://host:8786") whose workers can import what `function` imports;
-            None starts worker processes on this machine and ends them afterwards.
+        scheduler: address of a running scheduler (``"tcp://host:8786"``) whose workers can import what `function`
+            imports; None starts worker processes on this machine and ends them afterwards.
         workers: number of those processes, one thread each; 0 computes in this process, one point after the other and
             without dask, which is the way to debug. Without effect if `scheduler` is given.
         retries: how often a point is tried again after the worker that computed it died. Without effect if `scheduler`

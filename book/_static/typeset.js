@@ -14,10 +14,12 @@
     return [...waiting].sort((a, b) => far.get(a) - far.get(b)).slice(0, BATCH);
   };
 
-  let moved = false; // by the reader, who is then left alone
+  let moved = false; // by the reader, who is then left alone until the next jump
   for (const act of ["wheel", "touchmove", "keydown", "pointerdown"]) {
-    addEventListener(act, () => (moved = true), { once: true, passive: true });
+    addEventListener(act, () => (moved = true), { passive: true });
   }
+  addEventListener("hashchange", () => (moved = false));
+  const hold = () => moved || document.querySelector(":target")?.scrollIntoView({ behavior: "instant" });
 
   const setAll = async () => {
     document.querySelectorAll(".math").forEach((box) => waiting.add(box));
@@ -25,9 +27,9 @@
       const batch = nearest();
       await MathJax.typesetPromise(batch);
       batch.forEach((box) => waiting.delete(box));
+      hold(); // formulas above the target have pushed it away
       await new Promise((resume) => setTimeout(resume)); // scrolling, keys and painting have their turn
     }
-    if (!moved) document.querySelector(":target")?.scrollIntoView(); // formulas above it have pushed it away
   };
 
   MathJax.startup = {
