@@ -33,19 +33,19 @@ def partial_interpolation(
     r"""Best temperature of a classifier that repeats a training label on a share of the overlap only.
 
     On the share $\vartheta_{\rm m}$ of the overlap, and outside the overlap, one logit stands the gap $\Delta_o$ above
-    all others; on the rest of the overlap the m logits of the group stand that gap above the others, which is right.
-    With $u=\Delta_o/T$
+    all others; on the rest of the overlap the $C_{\rm g}$ logits of the group stand that gap above the others, which
+    is right. With $u=\Delta_o/T$
 
-    $$ \mathrm{NLL}(u)=(1-(1-\vartheta_{\rm m})\vartheta)\log(1+(k-1)e^{-u})
-    +(1-\vartheta_{\rm m})\vartheta\log(m+(k-m)e^{-u})+\vartheta_{\rm m}\vartheta(1-\tfrac1m)u, $$
+    $$ \mathrm{NLL}(u)=(1-(1-\vartheta_{\rm m})\vartheta)\log(1+(C-1)e^{-u})
+    +(1-\vartheta_{\rm m})\vartheta\log(C_{\rm g}+(C-C_{\rm g})e^{-u})+\vartheta_{\rm m}\vartheta(1-1/C_{\rm g})u, $$
 
     which is convex; bisection on its derivative finds the minimum.
 
     Args:
         overlap: $\vartheta$, share of each class in the common region of its group, from 0 to 1.
         memorised: $\vartheta_{\rm m}$, share of the overlap on which one training label is repeated, from 0 to 1.
-        n_classes: k; all arguments broadcast.
-        group_size: m, classes of a group, a divisor of k.
+        n_classes: C; all arguments broadcast.
+        group_size: $C_{\rm g}$, classes of a group, a divisor of C.
 
     Returns:
         All (*batch,): `scaled_logit_gap` $\Delta_o/T$ at the best temperature T (infinite where nothing is memorised),

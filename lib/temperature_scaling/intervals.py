@@ -28,14 +28,14 @@ def overlap_intervals(
 ) -> IntervalMixture:
     r"""The overlap model on a line: groups of classes that share a common interval.
 
-    In pairs (m = 2) a class is uniform on one interval of length 1: class 2g on $[c,c+1]$ and class 2g + 1 on
+    In pairs ($C_{\rm g}=2$) a class is uniform on one interval of length 1: class 2g on $[c,c+1]$ and class 2g + 1 on
     $[c+1-\vartheta,c+2-\vartheta]$ with c = `spacing` times g. In larger groups all classes share
     $[c,c+\vartheta]$, and each has a private interval of length $1-\vartheta$ to the right of it.
 
     Args:
         overlap: $\vartheta$, share of each class in the common region, from 0 to 1; one number.
-        n_classes: k, number of classes, all equally likely.
-        group_size: m, classes of a group, 2 <= m <= k, a divisor of k.
+        n_classes: C, number of classes, all equally likely.
+        group_size: $C_{\rm g}$, classes of a group, at least 2, a divisor of C.
         spacing: distance between the left ends of neighbouring groups, at least the width of a group.
 
     Returns:
@@ -110,7 +110,7 @@ def sample_intervals(
     return lower + place * (mixture.upper[piece] - lower), mixture.label[piece]
 
 
-def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | ArrayLike) -> Float[Tensor, "*batch k"]:
+def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | ArrayLike) -> Float[Tensor, "*batch C"]:
     r"""True class probabilities $p_y(x)=P(Y=y\mid X=x)$ at points of the line.
 
     Args:
@@ -118,7 +118,7 @@ def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | Ar
         x: points, any shape (*batch,).
 
     Returns:
-        Shape (*batch, k); NaN where no class has mass. Intervals are closed.
+        Shape (*batch, C); NaN where no class has mass. Intervals are closed.
 
     Raises:
         ValueError: x is not made of numbers, or one is NaN.
@@ -138,6 +138,6 @@ def posterior_intervals(mixture: IntervalMixture, x: Real[Tensor, "*batch"] | Ar
 
 
 def class_columns(mixture: IntervalMixture, like: Tensor) -> Tensor:
-    """Matrix (pieces, k) that adds up the pieces of each class."""
+    """Matrix (pieces, C) that adds up the pieces of each class."""
     classes = torch.arange(mixture.n_classes, device=mixture.label.device)
     return (mixture.label.unsqueeze(-1) == classes).to(like)

@@ -41,23 +41,25 @@ def overlap_risks(
 ) -> OverlapRisks:
     r"""What an interpolator with one logit gap pays at its best temperature, and what any other map could reach.
 
-    Classes come in groups of m. A class puts the share $\vartheta$ of its mass on a region that its whole group
-    shares, and the rest on its own. An interpolator repeats there the label of a training point, and is wrong with
-    probability $e=\vartheta(1-1/m)$. At the best temperature its negative log-likelihood (NLL) is
+    Classes come in groups of $C_{\rm g}$. A class puts the share $\vartheta$ of its mass on a region that its whole
+    group shares, and the rest on its own. An interpolator repeats there the label of a training point, and is wrong
+    with probability $p_{\rm err}=\vartheta(1-1/C_{\rm g})$. At the best temperature its negative log-likelihood (NLL) is
 
-    $$ H_{\rm b}(e)+e\log(k-1),\qquad\text{against}\quad \vartheta\log m\quad\text{for the true probabilities.} $$
+    $$ H_{\rm b}(p_{\rm err})+p_{\rm err}\log(C-1),\qquad\text{against}\quad
+    \vartheta\log C_{\rm g}\quad\text{for the true probabilities.} $$
 
     Args:
         overlap: $\vartheta$, share of each class in the common region of its group, from 0 to 1.
-        n_classes: k, number of classes; all arguments broadcast.
-        group_size: m, classes of a group, 2 <= m <= k, a divisor of k.
+        n_classes: C, number of classes; all arguments broadcast.
+        group_size: $C_{\rm g}$, classes of a group, at least 2, a divisor of C.
 
     Returns:
-        All (*batch,), in nats but for the error: `error` e; `bayes_nll` $\vartheta\log m$; `uniform_nll` $\log k$;
-        `scaled_nll`, the best temperature's; `recalibrated_nll` $H_{\rm b}(e)+e\log(m-1)$, the best that any
-        map of the predicted class can do; `calibration_gap` $e\log\frac{k-1}{m-1}$, the difference of the last two;
-        `grouping_gap`, recalibrated minus Bayes; `scaled_logit_gap` $\log\frac{(1-e)(k-1)}e$, the logit gap
-        after division by the best temperature (infinite at e = 0).
+        All (*batch,), in nats but for the error: `error` $p_{\rm err}$; `bayes_nll` $\vartheta\log C_{\rm g}$;
+        `uniform_nll` $\log C$; `scaled_nll`, the best temperature's; `recalibrated_nll`
+        $H_{\rm b}(p_{\rm err})+p_{\rm err}\log(C_{\rm g}-1)$, the best that any map of the predicted class can do;
+        `calibration_gap` $p_{\rm err}\log\frac{C-1}{C_{\rm g}-1}$, the difference of the last two; `grouping_gap`,
+        recalibrated minus Bayes; `scaled_logit_gap` $\log\frac{(1-p_{\rm err})(C-1)}{p_{\rm err}}$, the logit gap after
+        division by the best temperature (infinite without an error).
 
     Raises:
         ValueError: an overlap outside [0, 1], numbers of classes that are not whole, groups of fewer than 2 classes or
@@ -100,15 +102,16 @@ def temperature_lower_bound(
     r"""Lowest NLL that any temperature can reach when logit gaps vary by a bounded factor.
 
     If every gap between the largest logit and another one lies in $[\Delta_{\min},\Delta_{\max}]$ with
-    $\rho_\Delta=\Delta_{\max}/\Delta_{\min}$, and the largest logit is wrong with probability e, then for every T
+    $\rho_\Delta=\Delta_{\max}/\Delta_{\min}$, and the largest logit is wrong with probability $p_{\rm err}$, then
+    for every T
 
-    $$ \mathrm{NLL}(T)\ge H_{\rm b}(e/\rho_\Delta)+\frac e{\rho_\Delta}\log(k-1), $$
+    $$ \mathrm{NLL}(T)\ge H_{\rm b}(p_{\rm err}/\rho_\Delta)+\frac{p_{\rm err}}{\rho_\Delta}\log(C-1), $$
 
-    and $\log k$ where $e/\rho_\Delta\ge(k-1)/k$. Equality holds for equal gaps.
+    and $\log C$ where $p_{\rm err}/\rho_\Delta\ge(C-1)/C$. Equality holds for equal gaps.
 
     Args:
-        error: e, probability that the largest logit is wrong, from 0 to 1.
-        n_classes: k, number of classes; all arguments broadcast.
+        error: $p_{\rm err}$, probability that the largest logit is wrong, from 0 to 1.
+        n_classes: C, number of classes; all arguments broadcast.
         gap_ratio: $\rho_\Delta\ge1$, largest over smallest gap.
 
     Returns:
