@@ -43,7 +43,8 @@ def overlap_risks(
 
     Classes come in groups of $C_{\rm g}$. A class puts the share $\vartheta$ of its mass on a region that its whole
     group shares, and the rest on its own. An interpolator repeats there the label of a training point, and is wrong
-    with probability $p_{\rm err}=\vartheta(1-1/C_{\rm g})$. At the best temperature its negative log-likelihood (NLL) is
+    with probability $p_{\rm err}=\vartheta(1-1/C_{\rm g})$. At the best temperature its negative log-likelihood (NLL)
+    is
 
     $$ H_{\rm b}(p_{\rm err})+p_{\rm err}\log(C-1),\qquad\text{against}\quad
     \vartheta\log C_{\rm g}\quad\text{for the true probabilities.} $$
