@@ -133,10 +133,10 @@ def kernel_alignment(
     require_shape("K", gram, gram.shape[-2] == count, "(*b, P, P), a square matrix")
     labels = read_vector("y", y, like, f"(*b, {count}) as in K", count)
     broadcast_batch(K=gram.shape[:-2], y=labels.shape[:-1])
-    for name, size in (("K", gram.abs().amax((-2, -1))), ("y", labels.abs().amax(-1))):
+    largest = {"K": gram.abs().amax((-2, -1), keepdim=True), "y": labels.abs().amax(-1, keepdim=True)}
+    for name, size in largest.items():
         require(name, size > 0, "numbers that are not all zero", size)
-    gram = gram / gram.abs().amax((-2, -1), keepdim=True)
-    labels = labels / labels.abs().amax(-1, keepdim=True)
+    gram, labels = gram / largest["K"], labels / largest["y"]  # squares neither overflow nor underflow
     seen = ((gram @ labels.unsqueeze(-1)).squeeze(-1) * labels).sum(-1)
     return seen / (gram.square().sum((-2, -1)).sqrt() * labels.square().sum(-1))
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.checks import ArrayLike, read_size, require_shape
+from lib.checks import ArrayLike, read_single, read_size, require_shape
 from lib.rf_regression.setting import read_eigenvalues, read_noise, read_power, read_ridge
 from lib.shapes import Float, Real
 
@@ -93,11 +91,8 @@ def simulate_rf_ridge(
 
 
 def _read_count(name: str, value: object) -> int:
-    number: Any = value
-    if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0:
-        number = value.item()
-    real = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-    if not real or number < 1 or number != int(number):
+    number = read_single(name, value, "a whole number >= 1")
+    if not 1 <= number < math.inf or number != int(number):
         raise ValueError(f"{name}: got {value!r}, want a whole number >= 1")
     return int(number)
 
